@@ -1,0 +1,30 @@
+"""The processor: IA32_PASID, the 64-byte enqueue and store instructions, and PASID translation for guests."""
+
+from pasidlab.hardware.cpu.faults import GeneralProtection, GpReason
+from pasidlab.hardware.cpu.pasid_translation import (
+    PasidFailure,
+    PasidIndex,
+    PasidTranslation,
+    split_pasid,
+    translate_pasid,
+)
+from pasidlab.hardware.cpu.processor import IA32_PASID, Cpu
+from pasidlab.hardware.cpu.vmcs import PASID_TRANSLATION, ExitReason, Resume, Vmcs, VmcsField, VmxHost
+
+__all__ = [
+    "IA32_PASID",
+    "PASID_TRANSLATION",
+    "Cpu",
+    "ExitReason",
+    "GeneralProtection",
+    "GpReason",
+    "PasidFailure",
+    "PasidIndex",
+    "PasidTranslation",
+    "Resume",
+    "Vmcs",
+    "VmcsField",
+    "VmxHost",
+    "split_pasid",
+    "translate_pasid",
+]

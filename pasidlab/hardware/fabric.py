@@ -1,0 +1,69 @@
+"""The root complex: carries DMA from devices through the IOMMU to memory, page by page.
+
+Models the path endpoint -> root port -> remapping unit -> memory. Each 4 KiB page of a transfer is one translation. A
+blocked write is dropped, a blocked read completes with an error; both surface here as
+:class:`~pasidlab.hardware.iommu.contract.DmaAborted`. What was moved is told in ``dma`` events (with the host-physical
+page that was reached), on which the isolation invariant rests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from pasidlab.hardware.iommu.contract import DmaAborted, Fault, IommuUnit
+from pasidlab.hardware.memory import PAGE_SIZE, Memory
+from pasidlab.hardware.pcie import Access, DmaRequest
+from pasidlab.timeline import Actor, Verb
+
+if TYPE_CHECKING:
+    from pasidlab.timeline import Timeline
+
+__all__ = ["Fabric"]
+
+
+class Fabric(Actor):
+    """The root complex of one machine, with one remapping unit in front of memory."""
+
+    actor = "root complex"
+
+    def __init__(self, timeline: Timeline, memory: Memory, unit: IommuUnit) -> None:
+        super().__init__(timeline, "fabric")
+        self.memory = memory
+        self.unit = unit
+
+    def dma_read(self, rid: int, pasid: int | None, address: int, length: int, privileged: bool = False) -> bytes:
+        """Read ``length`` bytes at an I/O virtual address."""
+        data = b""
+        for at, size in _pages(address, length):
+            physical = self._translate(DmaRequest(rid, at, Access.READ, pasid, privileged), len(data))
+            data += self.memory.read(physical, size)
+            self._moved(rid, pasid, Access.READ, at, physical, size)
+        return data
+
+    def dma_write(self, rid: int, pasid: int | None, address: int, data: bytes, privileged: bool = False) -> None:
+        """Write ``data`` at an I/O virtual address."""
+        done = 0
+        for at, size in _pages(address, len(data)):
+            physical = self._translate(DmaRequest(rid, at, Access.WRITE, pasid, privileged), done)
+            self.memory.write(physical, data[done : done + size])
+            done += size
+            self._moved(rid, pasid, Access.WRITE, at, physical, size)
+
+    def _translate(self, request: DmaRequest, completed: int) -> int:
+        answer = self.unit.translate(request)
+        if isinstance(answer, Fault):
+            raise DmaAborted(answer, completed)
+        return answer
+
+    def _moved(self, rid: int, pasid: int | None, access: Access, address: int, physical: int, size: int) -> None:
+        self.emit(Verb.DMA, f"{size} bytes", rid=rid, pasid=pasid, access=access.value, address=address, hpa=physical, size=size)
+
+
+def _pages(address: int, length: int) -> Iterator[tuple[int, int]]:
+    """The parts of a byte range, cut at 4 KiB borders."""
+    end = address + length
+    while address < end:
+        size = min(end, (address | PAGE_SIZE - 1) + 1) - address
+        yield address, size
+        address += size

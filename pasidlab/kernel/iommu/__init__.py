@@ -1,0 +1,1 @@
+"""IOMMU drivers, one an architecture, and the request structures that user space hands to them."""

@@ -1,0 +1,107 @@
+"""One device's PASID table: a directory of leaf tables, 64 entries of 64 bytes each, in the kernel's memory.
+
+Models ``drivers/iommu/intel/pasid.c``: ``intel_pasid_alloc_table``, ``intel_pasid_get_entry`` and the setters. The directory
+covers the whole 20-bit space (2^14 entries, 128 KiB); leaf tables come when a PASID in their range is first used.
+
+An entry is written with its first word (the one with P) last, and torn down in the two phases that the specification asks
+for: clear only P, invalidate, then zero the rest (hardware may read the 64 bytes in pieces).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from pasidlab.hardware.layouts.vtd import CONTEXT_ENTRY, PASID_DIR_ENTRY, PASID_ENTRY
+from pasidlab.timeline import Part
+
+if TYPE_CHECKING:
+    from pasidlab.kernel.pages import PageAllocator
+    from pasidlab.timeline import Timeline
+
+__all__ = ["PDTS_FULL", "PGTT", "PasidTable"]
+
+PDTS_FULL: Final = 7
+"""Directory size code for 2^20 PASIDs: 2^(PDTS+7) directory entries."""
+_DIRECTORY_PAGES: Final = (1 << PDTS_FULL + 7) * 8 >> 12
+
+
+class PGTT:
+    """Translation types of a PASID entry."""
+
+    FIRST: Final = 1
+    SECOND: Final = 2
+    NESTED: Final = 3
+    PASS_THROUGH: Final = 4
+
+
+class PasidTable(Part, state=("directory",)):
+    """The tables behind one context entry."""
+
+    def __init__(self, timeline: Timeline, path: str, pages: PageAllocator) -> None:
+        super().__init__(timeline, path)
+        self._pages = pages
+        self.directory = pages.alloc_run(_DIRECTORY_PAGES)
+
+    def context_entry(self) -> tuple[int, ...]:
+        """The context entry that puts this table in front of a device."""
+        return CONTEXT_ENTRY.encode(P=1, PASIDE=1, PDTS=PDTS_FULL, PASIDDIRPTR=self.directory)
+
+    def address(self, pasid: int, *, build: bool = False) -> int | None:
+        """Where the entry of ``pasid`` lies; without ``build``, ``None`` if its leaf table does not exist."""
+        slot = self.directory + (pasid >> 6) * 8
+        entry = self._pages.memory.load(slot)
+        if not entry:
+            if not build:
+                return None
+            entry = PASID_DIR_ENTRY.encode(P=1, SMPTBLPTR=self._pages.alloc())[0]
+            self._pages.memory.store(slot, entry)
+        return PASID_DIR_ENTRY["SMPTBLPTR"].get((entry,)) + (pasid & 63) * PASID_ENTRY.size
+
+    def read(self, pasid: int) -> tuple[int, ...]:
+        """The eight words of an entry (zero if there is no leaf table)."""
+        at = self.address(pasid)
+        return (0,) * PASID_ENTRY.word_count if at is None else self._pages.memory.load_words(at, PASID_ENTRY.word_count)
+
+    def write(self, pasid: int, words: tuple[int, ...]) -> None:
+        """Write an entry: everything but its first word, then the first word with P."""
+        at = self.address(pasid, build=True)
+        assert at is not None
+        self._pages.memory.store_words(at + 8, words[1:])
+        self._pages.memory.store(at, words[0])
+
+    def clear_present(self, pasid: int) -> None:
+        """First phase of the teardown: P goes, everything else stays."""
+        at = self.address(pasid)
+        assert at is not None
+        self._pages.memory.store(at, PASID_ENTRY.change(self.read(pasid), P=0)[0])
+
+    def zero(self, pasid: int, *, fault_disable: bool = False) -> None:
+        """Second phase: zero the entry; with ``fault_disable`` FPD stays set, so that late DMA is blocked in silence."""
+        at = self.address(pasid)
+        assert at is not None
+        self._pages.memory.store_words(at, PASID_ENTRY.encode(FPD=int(fault_disable)))
+
+    def present(self) -> list[int]:
+        """The PASIDs with a present entry, read from the tables."""
+        return [
+            index << 6 | at
+            for index, leaf in self._leaves()
+            for at in range(64)
+            if self._pages.memory.load(leaf + at * PASID_ENTRY.size) & 1
+        ]
+
+    def _leaves(self) -> Iterator[tuple[int, int]]:
+        """Directory index and address of every leaf table."""
+        for page in range(_DIRECTORY_PAGES):
+            words = self._pages.memory.load_words(self.directory + (page << 12), 512)
+            for at, entry in enumerate(words):
+                if entry:
+                    yield page << 9 | at, PASID_DIR_ENTRY["SMPTBLPTR"].get((entry,))
+
+    def destroy(self) -> None:
+        """Free the directory and every leaf table."""
+        for _, leaf in list(self._leaves()):
+            self._pages.free(leaf)
+        self._pages.free(self.directory, _DIRECTORY_PAGES)
+        self.retire()

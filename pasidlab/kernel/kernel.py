@@ -1,0 +1,100 @@
+"""A kernel: memory, processes, IOASIDs, the IOMMU driver, SVA, device drivers. One package, two altitudes.
+
+The host boots it on silicon; each VM boots the same class on what its hypervisor shows it. Nothing in this package asks which
+of the two it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pasidlab.errors import KernelError
+from pasidlab.hardware.cpu import IA32_PASID
+from pasidlab.kernel.idxd import Idxd
+from pasidlab.kernel.ioasid.core import IoasidCore
+from pasidlab.kernel.iommu.vtd.driver import VtdDriver
+from pasidlab.kernel.iommu.vtd.faults import FaultHandler
+from pasidlab.kernel.iommu.vtd.svm import Svm
+from pasidlab.kernel.pages import PageAllocator
+from pasidlab.kernel.process import Process
+from pasidlab.kernel.sva import Sva
+from pasidlab.timeline import Actor, Table, Verb
+
+if TYPE_CHECKING:
+    from pasidlab.kernel.platform import Platform
+
+__all__ = ["HOST_QUOTA", "Kernel"]
+
+HOST_QUOTA: Final = 32768
+"""Quota of a kernel's own set (native SVA): PID_MAX_DEFAULT, as in the v3 series."""
+
+
+class Kernel(Actor, state=("_next_pid",)):
+    """One running kernel. ``host_set`` is its own ioasid_set, from which its own processes get PASIDs."""
+
+    actor = "kernel"
+
+    def __init__(self, platform: Platform) -> None:
+        timeline, name = platform.timeline, platform.altitude
+        super().__init__(timeline, f"{name}.kernel", name)
+        self.platform = platform
+        self.pages = PageAllocator(timeline, f"{name}.pages", platform.memory, platform.memory_size)
+        self.ioasid = IoasidCore(timeline, f"{name}.ioasid", name)
+        self.iommu = VtdDriver(platform, self.pages, self.ioasid)
+        self.svm = Svm(self.iommu, platform.agenda)
+        self.faults = FaultHandler(platform)
+        self.host_set = self.ioasid.set_alloc(name, None, HOST_QUOTA)
+        self.sva = Sva(timeline, name, self.ioasid, self.host_set, self.svm)
+        self.processes = Table[int, Process](timeline, f"{name}.processes")
+        self.accelerators = Table[str, Idxd](timeline, f"{name}.accelerators")
+        self._next_pid = 1
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
+    def spawn(self, name: str) -> Process:
+        """Start a process; ``-EEXIST`` if one of that name runs."""
+        if any(process.name == name for process in self.processes.values()):
+            raise KernelError("EEXIST", f"a process named {name} already runs on {self.altitude}")
+        pid = self._next_pid
+        process = Process(self.timeline, f"{self.altitude}.process[{pid}]", self.altitude, pid, name, self.pages)
+        self._next_pid = pid + 1
+        self.processes[pid] = process
+        self.emit(Verb.SPAWN, f"process {name}", after=f"pid {pid}", pid=pid)
+        return process
+
+    def exit(self, process: Process) -> None:
+        """End a process, in the order of Linux's exit: memory (devices lose access), then files, then the mm itself."""
+        event = self.emit(Verb.EXIT, f"process {process.name}", pid=process.pid)
+        with self.timeline.because(event):
+            self.sva.mm_exit(process)
+            for device in self.accelerators.values():
+                device.process_exit(process)
+            self.sva.mm_drop(process)
+            del self.processes[process.pid]
+            process.mm.release()
+            process.retire()
+
+    def run(self, process: Process) -> None:
+        """Let a process run on the CPU: its IA32_PASID is loaded with its extended state."""
+        cpu = self.platform.cpu
+        if cpu.read_msr(IA32_PASID) != process.ia32_pasid:
+            cpu.write_msr(IA32_PASID, process.ia32_pasid)
+
+    # --- devices ------------------------------------------------------------------------------------------------------
+
+    def probe(self, name: str, rid: int, bar0: int, bar2: int) -> Idxd:
+        """A device appeared: give it PASID tables and its driver."""
+        self.iommu.add_device(rid)
+        device = Idxd(self.platform, self.sva, name, rid, bar0, bar2)
+        self.accelerators[name] = device
+        event = self.emit(Verb.PLUG, f"device {name}", after=f"{device.queue_count} work queues", rid=rid)
+        with self.timeline.because(event):
+            device.start()
+        return device
+
+    def remove(self, name: str) -> None:
+        """A device goes: its driver lets go, its PASID tables are freed."""
+        device = self.accelerators.pop(name)
+        device.stop()
+        self.iommu.remove_device(device.rid)
+        self.emit(Verb.CLOSE, f"device {name}", rid=device.rid)

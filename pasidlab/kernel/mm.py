@@ -1,0 +1,101 @@
+"""An address space: the mm of a process.
+
+Models ``struct mm_struct``: a page table, anonymous memory that is present from the start (demand paging comes with page
+requests), and the PASID under which devices know it. Everything that a process reads or writes goes through its page table,
+walked as bits by the CPU's MMU.
+
+An mm is also the *token* that ties the users of an ioasid_set together (the hypervisor process's mm).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pasidlab.errors import KernelError
+from pasidlab.hardware.memory import PAGE_SIZE
+from pasidlab.hardware.mmu import PageFault, resolve
+from pasidlab.kernel.pagetable import FIRST_LEVEL, PageTable
+from pasidlab.timeline import Part, Table
+
+if TYPE_CHECKING:
+    from pasidlab.kernel.pages import PageAllocator
+    from pasidlab.timeline import Timeline
+
+__all__ = ["MMAP_BASE", "Mm"]
+
+MMAP_BASE: Final = 0x7F00_0000_0000
+"""Where the first mapping of a process goes; later ones follow upwards, one unmapped guard page between them."""
+
+
+class Mm(Part, state=("_next", "pasid")):
+    """One address space. ``pasid`` is the number its kernel gave it for DMA, or ``None``."""
+
+    def __init__(self, timeline: Timeline, path: str, pages: PageAllocator) -> None:
+        super().__init__(timeline, path)
+        self._pages = pages
+        self.table = PageTable(timeline, f"{path}.table", pages, FIRST_LEVEL)
+        self.areas = Table[int, int](timeline, f"{path}.areas")
+        self._next = MMAP_BASE
+        self.pasid: int | None = None
+
+    @property
+    def root(self) -> int:
+        """The physical address of the top-level page table (what CR3 holds)."""
+        return self.table.root
+
+    def mmap(self, length: int, *, writable: bool = True) -> int:
+        """Map ``length`` bytes of fresh zeroed memory; returns the virtual address. ``-EINVAL`` for a length below 1."""
+        if length < 1:
+            raise KernelError("EINVAL", f"the length of a mapping must be at least 1 byte, not {length}")
+        count = (length + PAGE_SIZE - 1) // PAGE_SIZE
+        start = self._next
+        for at in range(start, start + count * PAGE_SIZE, PAGE_SIZE):
+            self.table.map(at, self._pages.alloc(), writable=writable)
+        self.areas[start] = count
+        self._next = start + (count + 1) * PAGE_SIZE
+        return start
+
+    def munmap(self, start: int) -> None:
+        """Unmap what :meth:`mmap` returned and free its pages."""
+        if start not in self.areas:
+            raise KernelError("EINVAL", f"{start:#x} must be the start of a mapping")
+        for at in range(start, start + self.areas.pop(start) * PAGE_SIZE, PAGE_SIZE):
+            self._pages.free(self.table.unmap(at))
+
+    def physical(self, virtual: int, *, write: bool = False) -> int:
+        """The physical address behind ``virtual``, by a walk of the tables; ``-EFAULT`` if there is none."""
+        try:
+            return resolve(self._pages.memory, self.root, virtual, write=write)
+        except PageFault as fault:
+            raise KernelError("EFAULT", f"address {fault}") from None
+
+    def read(self, virtual: int, length: int) -> bytes:
+        """``length`` bytes of the process's memory."""
+        return b"".join(
+            self._pages.memory.read(self.physical(at), size) for at, size in _pieces(virtual, length)
+        )
+
+    def write(self, virtual: int, data: bytes) -> None:
+        """Write to the process's memory."""
+        done = 0
+        places = [(self.physical(at, write=True), size) for at, size in _pieces(virtual, len(data))]
+        for physical, size in places:
+            self._pages.memory.write(physical, data[done : done + size])
+            done += size
+
+    def release(self) -> None:
+        """Free all memory and the page table itself."""
+        for start in self.areas.keys():
+            self.munmap(start)
+        self.table.destroy()
+        self.retire()
+
+
+def _pieces(address: int, length: int) -> list[tuple[int, int]]:
+    """The parts of a byte range, cut at page borders."""
+    pieces, end = [], address + length
+    while address < end:
+        size = min(end, (address | PAGE_SIZE - 1) + 1) - address
+        pieces.append((address, size))
+        address += size
+    return pieces

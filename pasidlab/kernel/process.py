@@ -1,0 +1,50 @@
+"""A process: an address space, a name, and the PASID state that the CPU loads when it runs.
+
+Models ``task_struct`` as far as SVA needs it: the mm, and the IA32_PASID part of the extended state (XSAVE component 10).
+Processes have one thread.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pasidlab.hardware.memory import PAGE_SIZE
+from pasidlab.kernel.mm import Mm
+from pasidlab.timeline import Actor
+
+if TYPE_CHECKING:
+    from pasidlab.kernel.pages import PageAllocator
+    from pasidlab.timeline import Timeline
+
+__all__ = ["Process"]
+
+
+class Process(Actor, state=("_records", "_used", "ia32_pasid")):
+    """A running program. ``ia32_pasid`` is the value of the MSR whenever this process runs."""
+
+    actor = "app"
+
+    def __init__(self, timeline: Timeline, path: str, altitude: str, pid: int, name: str, pages: PageAllocator) -> None:
+        super().__init__(timeline, path, altitude)
+        self.pid = pid
+        self.name = name
+        self.mm = Mm(timeline, f"{path}.mm", pages)
+        self.ia32_pasid = 0
+        self._records = 0
+        self._used = 0
+
+    def completion_slot(self) -> int:
+        """The virtual address of a completion record in the program's own memory; 128 take turns in one page."""
+        if not self._records:
+            self._records = self.mm.mmap(PAGE_SIZE)
+        slot = self._records + 32 * self._used
+        self._used = (self._used + 1) % (PAGE_SIZE // 32)
+        return slot
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs."""
+        return not self.retired
+
+    def __repr__(self) -> str:
+        return f"<process {self.pid} {self.name} on {self.altitude}{'' if self.alive else ', exited'}>"

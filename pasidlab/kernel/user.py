@@ -1,0 +1,62 @@
+"""What a program in user space does with a queue: build a descriptor, submit it, poll the completion record.
+
+Models the submission paths of user-space accelerator libraries and of the kernel's own test tools: ENQCMD with a bounded
+number of retries on a shared queue, MOVDIR64B on a dedicated one, and a completion record in the program's own memory.
+
+The mapping of the portal into the process is not modelled (any program of the kernel can write to it): what protects others is
+the PASID, and that is the point.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pasidlab.errors import KernelError
+from pasidlab.hardware.accelerator.descriptor import Completion, Descriptor, Flag
+from pasidlab.hardware.cpu import GeneralProtection
+from pasidlab.timeline import Verb
+
+if TYPE_CHECKING:
+    from pasidlab.kernel.idxd import Idxd, WorkQueue
+    from pasidlab.kernel.kernel import Kernel
+    from pasidlab.kernel.process import Process
+
+__all__ = ["COMPLETION_SIZE", "RETRIES", "poll", "submit"]
+
+RETRIES: Final = 4
+"""How often a program submits again before it gives up."""
+COMPLETION_SIZE: Final = 32
+
+
+def submit(kernel: Kernel, process: Process, device: Idxd, queue: WorkQueue, work: Descriptor, completion: int) -> None:
+    """Submit ``work`` with its completion record at the virtual address ``completion``.
+
+    Errors: ``-EFAULT`` the CPU raised #GP (no valid IA32_PASID), ``-EAGAIN`` the queue did not accept: it is full, or the
+    hypervisor has no entry for the PASID - software cannot tell these apart.
+    """
+    process.mm.write(completion, bytes(COMPLETION_SIZE))
+    flags = work.flags | Flag.CRAV | Flag.RCR
+    data = work._replace(completion_addr=completion, flags=flags).to_bytes()
+    event = process.emit(Verb.SUBMIT, f"to {device.name} wq{queue.index}", pid=process.pid, wq=queue.index)
+    with process.timeline.because(event):
+        kernel.run(process)
+        cpu, mmio, portal = kernel.platform.cpu, kernel.platform.mmio, device.portal(queue)
+        if queue.dedicated:
+            cpu.movdir64b(mmio, portal, data)
+            return
+        try:
+            accepted = any(cpu.enqcmd(mmio, portal, data) for _ in range(RETRIES))
+        except GeneralProtection as fault:
+            raise KernelError("EFAULT", f"{process.name} was stopped by {fault}") from None
+    if not accepted:
+        raise KernelError(
+            "EAGAIN",
+            f"{device.name} did not accept the descriptor in {RETRIES} tries (ZF=1): the queue is full, or the hypervisor has "
+            f"no entry for the PASID of {process.name}",
+        )
+
+
+def poll(process: Process, completion: int) -> Completion | None:
+    """The completion record, or ``None`` while the device has not written it."""
+    record = Completion.from_bytes(process.mm.read(completion, COMPLETION_SIZE))
+    return record if record.status else None

@@ -1,0 +1,298 @@
+"""Machine: one physical computer, and the verbs that a notebook calls.
+
+Everything that a person does is a method here or on the handles that these methods return (:mod:`pasidlab.handles`). Each such call is one
+*operation* on the timeline, recorded as the Python line that repeats it. The modelled world lives below; nothing here decides how it
+behaves.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from pasidlab.errors import KernelError
+from pasidlab.handles import App, AssignedDevice, Handle, PhysicalFunction, VirtualMachine, verb
+from pasidlab.hardware.accelerator import register_map
+from pasidlab.hardware.accelerator.device import Accelerator
+from pasidlab.hardware.cpu import Cpu
+from pasidlab.hardware.fabric import Fabric
+from pasidlab.hardware.iommu.contract import DmaAborted, Fault, Walk
+from pasidlab.hardware.iommu.vtd.unit import VtdUnit
+from pasidlab.hardware.memory import PhysicalMemory
+from pasidlab.hardware.mmio import AddressMap
+from pasidlab.hardware.pcie import PASID_LIMIT, Access, DmaRequest, format_rid
+from pasidlab.invariants import Report, check
+from pasidlab.kernel.idxd import Idxd
+from pasidlab.kernel.kernel import Kernel
+from pasidlab.kernel.platform import IOMMU_BASE, Platform
+from pasidlab.timeline import HARDWARE, HOST, Agenda, EnabledAction, Part, Table, Timeline, Verb
+from pasidlab.virt.vmm import GUEST_MEMORY, POLICIES, Vmm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["DEFAULT_QUOTA", "Machine"]
+
+DEFAULT_QUOTA: Final = 1000
+"""PASIDs for a VM when nothing else is asked for: the default of VFIO's ``pasid_quota`` module parameter."""
+_MEMORY: Final = 1 << 30
+_IOMMU_SIZE: Final = 0x1000
+_FIRST_BUS: Final = 0x6A
+_BAR_BASE: Final = 0xC000_0000
+_BAR_STEP: Final = 0x100_0000
+_BAR2_OFFSET: Final = 0x80_0000
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}")
+
+
+class Machine(Handle):
+    """A computer with an IOMMU, a host kernel, and no devices or VMs yet.
+
+    >>> m = Machine(iommu="vtd")
+    >>> dsa = m.plug_accelerator("dsa0")
+    >>> vm1 = m.create_vm("vm1", quota=64); adi1 = m.assign_adi(dsa, vm1, queue="shared")
+    >>> app1 = vm1.spawn("app"); app1.bind(adi1)
+    1
+    >>> src, dst = app1.buffer(b"hello, device"), app1.buffer(13)
+    >>> app1.copy(adi1, src, dst, 13)
+    <copied 13 bytes>
+    >>> app1.read(dst, 13), m.check().ok
+    (b'hello, device', True)
+    """
+
+    def __init__(self, iommu: str = "vtd", memory: int = _MEMORY) -> None:
+        if iommu != "vtd":
+            raise ValueError(f"iommu must be 'vtd' (Intel VT-d, scalable mode), not {iommu!r}")
+        super().__init__(self)
+        self.iommu = iommu
+        self.timeline = Timeline()
+        time = self.timeline
+        self.world = Part(time, "machine")
+        self.agenda = Agenda(time)
+        self.memory = PhysicalMemory(time, "memory", memory)
+        self.unit = VtdUnit(time, "iommu-unit", HARDWARE, self.memory)
+        self.fabric = Fabric(time, self.memory, self.unit)
+        self.mmio = AddressMap(time, "mmio")
+        self.mmio.add(IOMMU_BASE, _IOMMU_SIZE, self.unit, "IOMMU registers")
+        self.cpu = Cpu(time, "cpu0", HOST)
+        self.accelerators = Table[str, Accelerator](time, "accelerators")
+        self.vmms = Table[str, Vmm](time, "vmms")
+        self.numbers = Table[str, int](time, "vm-numbers")
+        with time.operation(f'm = Machine(iommu="{iommu}")'):
+            self.kernel = Kernel(Platform(time, self.agenda, HOST, self.memory, memory, self.mmio, self.cpu))
+        time.floor = time.now
+
+    @property
+    def expression(self) -> str:
+        """The Python name of this machine in recorded lines."""
+        return "m"
+
+    # --- hardware -----------------------------------------------------------------------------------------------------
+
+    @verb
+    def plug_accelerator(self, name: str = "dsa0", shared: int = 2, dedicated: int = 4) -> PhysicalFunction:
+        """Plug in a DSA-like accelerator with work queues and let the host drive it.
+
+        With two or more shared queues the last one serves native processes; the other shared queues and all dedicated ones
+        are for assignable interfaces. Errors: ``-EINVAL`` name or number of queues, ``-EEXIST`` the name is taken.
+        """
+        self.check_name("device", name, self.accelerators)
+        if shared < 0 or dedicated < 0 or not 1 <= shared + dedicated <= 8:
+            raise KernelError("EINVAL", f"an accelerator must have 1 to 8 work queues, not {shared} shared and {dedicated} dedicated")
+        slot = self._free_slot(len(self.accelerators))
+        rid = (_FIRST_BUS + slot) << 8 | 0x08
+        device = Accelerator(self.timeline, name, rid, self.fabric, self.agenda, shared=shared, dedicated=dedicated)
+        bar0 = _BAR_BASE + slot * _BAR_STEP
+        self.mmio.add(bar0, register_map.BAR0_SIZE, device, f"{name} BAR0")
+        self.mmio.add(
+            bar0 + _BAR2_OFFSET, device.num_wqs * register_map.PORTAL_STRIDE, device.portals, f"{name} BAR2"
+        )
+        self.accelerators[name] = device
+        driver = self.kernel.probe(name, rid, bar0, bar0 + _BAR2_OFFSET)
+        for queue in driver.queues.values():
+            if queue.dedicated or queue.index < max(1, shared - 1):
+                driver.give_to_mdev(queue.index)
+        return PhysicalFunction(self, name)
+
+    @staticmethod
+    def _free_slot(used: int) -> int:
+        if used >= 16:
+            raise KernelError("ENOSPC", "the machine must have at most 16 accelerators")
+        return used
+
+    def device(self, name: str) -> PhysicalFunction | AssignedDevice:
+        """The handle of a physical function, or of an assignable interface, by name."""
+        if name in self.accelerators:
+            return PhysicalFunction(self, name)
+        for vmm in self.vmms.values():
+            if name in vmm.mdevs:
+                return AssignedDevice(self, vmm.name, name)
+        raise KernelError("ENODEV", f"the machine has no device {name}")
+
+    # --- virtual machines -----------------------------------------------------------------------------------------------
+
+    @verb
+    def create_vm(
+        self, name: str, quota: int = DEFAULT_QUOTA, policy: str | None = None, memory: int = GUEST_MEMORY
+    ) -> VirtualMachine:
+        """Create a VM: hypervisor process, KVM, VFIO container with an ioasid_set of ``quota`` PASIDs, and a booted guest.
+
+        ``policy`` is ``"translated"`` (the guest sees its own numbers), ``"identity"`` (it sees the host's), or ``None``: the
+        first device decides. Errors: ``-EINVAL`` name, quota below 1, policy or memory; ``-EEXIST`` the name is taken;
+        ``-ENOSPC`` the quotas of all sets would exceed the 2^20 PASIDs there are.
+        """
+        self.check_name("VM", name, self.vmms)
+        if name in (HOST, "user", "hardware"):
+            raise KernelError("EINVAL", f"a VM must not be called {name}: that word names another floor of the machine")
+        if quota < 1:
+            raise KernelError("EINVAL", f"the quota must be at least 1 PASID, not {quota}")
+        if policy not in (None, *POLICIES):
+            raise KernelError("EINVAL", f"the policy must be one of {', '.join(POLICIES)}, not {policy!r}")
+        if memory % 4096 or not 1 << 20 <= memory <= 1 << 28:
+            raise KernelError("EINVAL", f"guest memory must be whole pages between 1 and 256 MiB, not {memory} bytes")
+        number = next(at for at in range(len(self.numbers) + 1) if at not in self.numbers.values())
+        vmm = Vmm(self.kernel, name, quota, policy, memory)
+        self.vmms[name] = vmm
+        self.numbers[name] = number
+        return VirtualMachine(self, name)
+
+    def vm(self, name: str) -> VirtualMachine:
+        """The handle of a running VM; ``-ESRCH`` if there is none of that name."""
+        if name not in self.vmms:
+            raise KernelError("ESRCH", f"no VM named {name} is running")
+        return VirtualMachine(self, name)
+
+    @property
+    def vms(self) -> list[VirtualMachine]:
+        """The running VMs, in order of creation."""
+        return [VirtualMachine(self, name) for name in sorted(self.vmms.keys(), key=lambda name: self.numbers[name])]
+
+    @verb
+    def assign_adi(self, device: PhysicalFunction, vm: VirtualMachine, queue: str = "shared") -> AssignedDevice:
+        """Cut an assignable device interface from a function's ``"shared"`` or a ``"dedicated"`` queue and give it to a VM.
+
+        Errors: ``-EINVAL`` queue kind, ``-ENODEV`` no such queue, ``-EBUSY`` all dedicated queues are taken, the function is
+        assigned as a whole, or the VM has PASIDs already (a late subscriber would miss their events).
+        """
+        parent = self._driver(device)
+        taken = {name for vmm in self.vmms.values() for name in vmm.mdevs}
+        name = next(f"adi{at}" for at in range(len(taken) + 1) if f"adi{at}" not in taken)
+        vm.vmm.attach_adi(parent, queue, name)
+        return AssignedDevice(self, vm.name, name)
+
+    @verb
+    def assign_pf(self, device: PhysicalFunction, vm: VirtualMachine) -> AssignedDevice:
+        """Give a whole physical function to a VM, unmediated. The VM must use the host's PASID numbers (policy identity).
+
+        Errors: ``-EPERM`` the VM's policy, ``-EBUSY`` the function is in use.
+        """
+        parent = self._driver(device)
+        busy = [client for queue in parent.queues.values() for client in queue.clients]
+        if busy:
+            raise KernelError("EBUSY", f"{device.name} must not be in use to be assigned as a whole; {len(busy)} clients hold queues")
+        vm.vmm.require_policy("identity")
+        parent.stop()
+        vm.vmm.attach_function(parent, device.name)
+        return AssignedDevice(self, vm.name, device.name)
+
+    def owner_of(self, device: PhysicalFunction) -> VirtualMachine | None:
+        """The VM to which a physical function is assigned as a whole."""
+        for vmm in self.vmms.values():
+            if device.name in vmm.functions:
+                return VirtualMachine(self, vmm.name)
+        return None
+
+    def _driver(self, device: PhysicalFunction) -> Idxd:
+        """The host's driver of a function that the host still drives."""
+        driver = self.kernel.accelerators.get(device.name)
+        if driver is None:
+            raise KernelError("ENODEV", f"the host has no device {device.name}")
+        owner = self.owner_of(device)
+        if owner is not None:
+            raise KernelError("EBUSY", f"{device.name} is assigned to {owner.name} as a whole")
+        return driver
+
+    # --- native processes -----------------------------------------------------------------------------------------------
+
+    @verb
+    def spawn(self, name: str) -> App:
+        """Start a process on the host itself (native SVA). Errors: ``-EINVAL`` name, ``-EEXIST`` it is taken."""
+        self.check_name("process", name, ())
+        return App(self, HOST, self.kernel.spawn(name))
+
+    def app(self, name: str) -> App:
+        """The handle of a process on the host; ``-ESRCH`` if none of that name runs."""
+        return App.find(self, HOST, self.kernel, name)
+
+    # --- looking and poking -----------------------------------------------------------------------------------------------
+
+    def translate(self, rid: int, pasid: int | None = None, address: int = 0, access: str = "read") -> Walk:
+        """Ask what would happen to a request: every stop of the walk, ending in an address or a fault. Changes nothing."""
+        return self.unit.walk(_request(rid, pasid, address, access))
+
+    @verb
+    def dma(self, device: PhysicalFunction, pasid: int | None, address: int, access: str = "read") -> int | Fault:
+        """Let a device put one request on the bus, as broken or hostile firmware could: with any PASID, at any address.
+
+        Returns the host-physical address that was read (or, for a write, that 8 zero bytes were written to), or the fault, which
+        the IOMMU has recorded.
+        """
+        request = _request(device.rid, pasid, address, access)
+        try:
+            if request.access is Access.READ:
+                self.fabric.dma_read(request.rid, pasid, address, 8)
+            else:
+                self.fabric.dma_write(request.rid, pasid, address, bytes(8))
+        except DmaAborted as aborted:
+            return aborted.fault
+        return self.unit.walk(request).address or 0
+
+    @property
+    def pending(self) -> list[EnabledAction]:
+        """What could happen next: queued work, descriptors that wait in a device."""
+        return self.agenda.actions()
+
+    @verb
+    def run(self, number: int | None = None) -> int:
+        """Carry out one enabled action, or all of them until nothing is left to do; returns how many ran."""
+        if number is None:
+            return self.agenda.run_all()
+        if number not in {action.number for action in self.agenda.actions()}:
+            raise KernelError("EINVAL", f"no enabled action has the number {number}")
+        self.agenda.run(number)
+        return 1
+
+    def check(self) -> Report:
+        """Evaluate the invariants; the report names what is wrong, and the holder of every reference."""
+        return check(self)
+
+    def settle(self) -> None:
+        """Deliver the IOMMU's fault interrupt, if one is pending. Runs at the end of every operation."""
+        self.kernel.faults.service()
+
+    @property
+    def fault_log(self) -> list[str]:
+        """The host kernel's log of DMA faults, oldest first."""
+        return self.kernel.faults.log.values()
+
+    def check_name(self, kind: str, name: str, taken: Iterable[str]) -> None:
+        """``-EINVAL`` unless a name is 1 to 32 letters, digits, ``.``, ``_`` or ``-`` and starts with a letter; ``-EEXIST`` if taken."""
+        if not _NAME.fullmatch(name):
+            raise KernelError(
+                "EINVAL", f"a {kind} name must be 1 to 32 letters, digits, dots, dashes or underscores and start with a letter, not {name!r}"
+            )
+        if name in taken:
+            raise KernelError("EEXIST", f"a {kind} named {name} already exists")
+
+    def __repr__(self) -> str:
+        devices = ", ".join(self.accelerators.keys()) or "no devices"
+        return f"<Machine {self.iommu}: {devices}; {len(self.vmms)} VMs; step {self.timeline.now}>"
+
+
+def _request(rid: int, pasid: int | None, address: int, access: str) -> DmaRequest:
+    if pasid is not None and not 0 <= pasid < PASID_LIMIT:
+        raise KernelError("EINVAL", f"a PASID must be between 0 and {PASID_LIMIT - 1}, not {pasid}")
+    if not 0 <= address < 1 << 64:
+        raise KernelError("EINVAL", f"an address must have at most 64 bits, not {address:#x}")
+    if access not in list(Access):
+        raise KernelError("EINVAL", f"access must be 'read' or 'write', not {access!r}")
+    return DmaRequest(rid, address, Access(access), pasid)

@@ -1,0 +1,138 @@
+"""The journal: the one door through which the modelled world changes.
+
+Every change is one record ``(cells, key, old, new)``: an attribute of a :class:`~pasidlab.timeline.state.Part`, an item of
+a :class:`~pasidlab.timeline.state.Table` or a word of memory. From that single list come undo, redo, "what changed in
+this step", and the digest of the state.
+
+Prior art: write-ahead logs, and the undo lists of RaftScope and of model checkers. Rejected: copying the state at each
+step (costs memory in proportion to the world), and event sourcing (handlers would exist twice, once to act and once to
+replay).
+
+The journal keeps two lists. ``log`` is the past, oldest first; ``undone`` is the future, nearest last. Going back moves
+records from one to the other, so that writers always append to ``log`` and need not know where time stands.
+
+Invariants: applying ``undone`` in order after ``log`` gives the latest state; the digest depends on the present values of
+the cells alone, never on the way that led there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Final, Protocol, final
+
+from pasidlab.timeline.encoding import cell_hash
+
+__all__ = ["ABSENT", "Absent", "Cells", "Change", "Journal"]
+
+
+@final
+class Absent:
+    """The value of a cell that does not exist; its only instance is :data:`ABSENT`."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = Absent()
+
+
+class Cells(Protocol):
+    """Something with journaled cells: a part, a table, a memory."""
+
+    @property
+    def path(self) -> str: ...
+
+    def restore(self, key: Hashable, value: object) -> None:
+        """Set a cell to ``value`` (delete it for :data:`ABSENT`) without recording anything."""
+
+
+Change = tuple[Cells, Hashable, object, object]
+
+
+class Journal:
+    """All changes so far, the undone ones, and the digest of the state they lead to."""
+
+    __slots__ = ("_digest", "_digested", "log", "undone")
+
+    def __init__(self) -> None:
+        self.log: list[Change] = []
+        self.undone: list[Change] = []
+        self._digest = 0
+        self._digested = 0
+
+    @property
+    def position(self) -> int:
+        """How many changes lie in the past."""
+        return len(self.log)
+
+    def changes(self, start: int, end: int | None = None) -> list[Change]:
+        """The records from position ``start`` to ``end`` (default: the present), oldest first."""
+        return self.log[start:end]
+
+    def seek(self, position: int) -> None:
+        """Undo or redo until exactly ``position`` changes lie in the past."""
+        last = len(self.log) + len(self.undone)
+        if not 0 <= position <= last:
+            raise ValueError(f"position must be between 0 and {last}, not {position}")
+        if position < len(self.log):
+            self._undo(position)
+        else:
+            self._redo(position)
+
+    def _undo(self, position: int) -> None:
+        undo = self.log[position:]
+        if position < self._digested:
+            self._digest ^= _delta(self.log[position : self._digested])
+            self._digested = position
+        undo.reverse()
+        for cells, key, old, _ in undo:
+            cells.restore(key, old)
+        self.undone.extend(undo)
+        del self.log[position:]
+
+    def _redo(self, position: int) -> None:
+        count = position - len(self.log)
+        if not count:
+            return
+        redo = self.undone[-count:]
+        redo.reverse()
+        for cells, key, _, new in redo:
+            cells.restore(key, new)
+        self.log.extend(redo)
+        del self.undone[-count:]
+
+    def forget_future(self) -> None:
+        """Drop the undone changes: the past has taken another turn."""
+        self.undone.clear()
+
+    def digest(self) -> str:
+        """A 128-bit fingerprint of all cells, as hexadecimal text; equal states have equal digests.
+
+        Incremental: only the changes since the last call are looked at. The digest of a world is the exclusive or of one
+        hash a cell, so it does not depend on the order of the changes.
+        """
+        self._digest ^= _delta(self.log[self._digested :])
+        self._digested = len(self.log)
+        return f"{self._digest:032x}"
+
+
+def _delta(changes: list[Change]) -> int:
+    """The exclusive or that takes the digest from before ``changes`` to after them (and back: it is its own inverse)."""
+    net: dict[tuple[int, Hashable], list[object]] = {}
+    owners: dict[int, Cells] = {}
+    for cells, key, old, new in changes:
+        known = net.get((id(cells), key))
+        if known is None:
+            net[id(cells), key] = [old, new]
+            owners[id(cells)] = cells
+        else:
+            known[1] = new
+    delta = 0
+    for (owner, key), (old, new) in net.items():
+        if old is new:
+            continue
+        path = owners[owner].path
+        for value in (old, new):
+            if value is not ABSENT:
+                delta ^= cell_hash(path, key, value)
+    return delta

@@ -1,0 +1,245 @@
+"""Time: the journal, the events, and travel between them.
+
+A *step* is one event. An *operation* is one call by a person (``vm1.spawn("app")``) with all the events that it causes.
+Going back undoes changes; nothing is computed again. A call made in the past starts a new future: the old one is dropped.
+
+Invariants: the state at step ``n`` is the state right after event ``n`` was emitted, and at the last step of an operation
+the state in which the operation left the world; observers see events and can change nothing (``observe``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import NamedTuple
+
+from pasidlab.errors import KernelError
+from pasidlab.timeline.events import USER, Event, Verb
+from pasidlab.timeline.journal import Change, Journal
+
+__all__ = ["Operation", "Timeline"]
+
+
+class Operation(NamedTuple):
+    """One call by a person: its Python line, and the steps ``first`` to ``last`` (event numbers) that it took.
+
+    ``refused`` holds the reason when the modelled kernel said no.
+    """
+
+    number: int
+    line: str
+    first: int
+    last: int
+    refused: str | None = None
+
+
+class _Because:
+    """While active, new events name ``cause`` as the event that led to them."""
+
+    __slots__ = ("_cause", "_stack")
+
+    def __init__(self, stack: list[int], cause: int) -> None:
+        self._stack = stack
+        self._cause = cause
+
+    def __enter__(self) -> None:
+        self._stack.append(self._cause)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.pop()
+
+
+class Timeline:
+    """The order of all things in one machine.
+
+    >>> time = Timeline()
+    >>> with time.operation("demo()"):
+    ...     first = time.emit("host", "vfio", Verb.ALLOC, "PASID 101", pasid=101)
+    ...     with time.because(first):
+    ...         second = time.emit("host", "kvm", Verb.HANDLE, "PASID 101")
+    >>> second.cause == first.number, len(time.events)
+    (True, 3)
+    """
+
+    def __init__(self) -> None:
+        self.journal = Journal()
+        self._events: list[Event] = []
+        self._stops: list[int] = []
+        self._operations: list[Operation] = []
+        self._now = 0
+        self._causes: list[int] = []
+        self._open: str | None = None
+        self._observers: list[Callable[[Event], None]] = []
+        self.floor = 0
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    @property
+    def events(self) -> list[Event]:
+        """The events up to the present step, oldest first."""
+        return self._events[: self._now]
+
+    @property
+    def now(self) -> int:
+        """The present step: how many events lie in the past."""
+        return self._now
+
+    @property
+    def last(self) -> int:
+        """The newest step that can be reached."""
+        return len(self._events)
+
+    @property
+    def operations(self) -> list[Operation]:
+        """Every operation, those of an undone future included, oldest first."""
+        return list(self._operations)
+
+    @property
+    def operation_now(self) -> Operation | None:
+        """The operation to which the present step belongs."""
+        for operation in reversed(self._operations):
+            if operation.first < self._now:
+                return operation
+        return None
+
+    def events_of(self, operation: Operation) -> list[Event]:
+        """The events of one operation that lie in the past."""
+        return self._events[operation.first : min(operation.last, self._now)]
+
+    def changes_of_step(self, step: int) -> list[Change]:
+        """What changed between step ``step - 1`` and ``step`` (both in the past)."""
+        if not 0 < step <= self._now:
+            raise ValueError(f"step must be between 1 and {self._now}, not {step}")
+        start = self._stops[step - 2] if step > 1 else 0
+        return self.journal.changes(start, self._stops[step - 1])
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def emit(
+        self,
+        altitude: str,
+        actor: str,
+        verb: Verb,
+        subject: str,
+        before: object = None,
+        after: object = None,
+        **facts: object,
+    ) -> Event:
+        """Record that something happened, now; its cause is the innermost ``because``."""
+        number = len(self._events)
+        causes = self._causes
+        event = Event(
+            number,
+            len(self._operations),
+            causes[-1] if causes else None,
+            altitude,
+            actor,
+            verb,
+            subject,
+            before,
+            after,
+            tuple(facts.items()),
+        )
+        self._events.append(event)
+        self._stops.append(len(self.journal.log))
+        self._now = number + 1
+        for observer in self._observers:
+            observer(event)
+        return event
+
+    def because(self, event: Event) -> _Because:
+        """``with timeline.because(event):`` makes ``event`` the cause of what follows."""
+        return _Because(self._causes, event.number)
+
+    @contextmanager
+    def operation(self, line: str) -> Iterator[None]:
+        """Run one call of a person. A call inside a call belongs to the outer one.
+
+        A :class:`KernelError` ends the operation with a ``refuse`` event: what the modelled software did until then has
+        happened. Any other exception is a mistake of ours or of the caller's: everything since the start is undone.
+        """
+        if self._open is not None:
+            yield
+            return
+        if self._now < len(self._events) or self.journal.undone:
+            self._forget_future()
+        first, position = len(self._events), self.journal.position
+        self._open = line
+        call = self.emit(USER, "user", Verb.CALL, line)
+        refused: str | None = None
+        try:
+            with self.because(call):
+                try:
+                    yield
+                except KernelError as error:
+                    refused = str(error)
+                    self.emit(USER, "kernel", Verb.REFUSE, error.reason, after=f"-{error.name}")
+                    raise
+        except KernelError:
+            self._finish(line, first, refused)
+            raise
+        except BaseException:
+            self._roll_back(first, position)
+            raise
+        else:
+            self._finish(line, first, refused)
+        finally:
+            self._open = None
+
+    def _finish(self, line: str, first: int, refused: str | None) -> None:
+        self._stops[-1] = self.journal.position
+        self._operations.append(Operation(len(self._operations), line, first, len(self._events), refused))
+
+    def _roll_back(self, first: int, position: int) -> None:
+        self.journal.seek(position)
+        self.journal.forget_future()
+        del self._events[first:], self._stops[first:]
+        self._now = first
+
+    def _forget_future(self) -> None:
+        self.journal.forget_future()
+        del self._events[self._now :], self._stops[self._now :]
+        kept = [operation for operation in self._operations if operation.first < self._now]
+        if kept and kept[-1].last > self._now:
+            kept[-1] = kept[-1]._replace(last=self._now)
+        self._operations[:] = kept
+
+    def observe(self, observer: Callable[[Event], None]) -> Callable[[], None]:
+        """Call ``observer`` with each new event; returns the function that ends this."""
+        self._observers.append(observer)
+        return lambda: self._observers.remove(observer)
+
+    # --- travelling ---------------------------------------------------------------------------------------------
+
+    def go(self, step: int) -> None:
+        """Travel to a step: between ``floor`` (the machine has booted) and ``last``."""
+        if not self.floor <= step <= self.last:
+            raise ValueError(f"step must be between {self.floor} and {self.last}, not {step}")
+        self.journal.seek(self._stops[step - 1] if step else 0)
+        self._now = step
+
+    def back(self, steps: int = 1) -> None:
+        """Go back by ``steps`` events, no further than the machine's first moment."""
+        self.go(max(self.floor, self._now - steps))
+
+    def forward(self, steps: int = 1) -> None:
+        """Go forward by ``steps`` events, no further than the newest one."""
+        self.go(min(self.last, self._now + steps))
+
+    def back_over(self) -> None:
+        """Go back to before the present operation (or, in its middle, to its start)."""
+        starts = [operation.first for operation in self._operations if operation.first < self._now]
+        self.go(max(self.floor, starts[-1] if starts else self.floor))
+
+    def forward_over(self) -> None:
+        """Go forward to the end of the next operation (or of the present one, from its middle)."""
+        ends = [operation.last for operation in self._operations if operation.last > self._now]
+        self.go(ends[0] if ends else self.last)
+
+    def digest(self) -> str:
+        """The fingerprint of the present state (see :meth:`Journal.digest`)."""
+        return self.journal.digest()
+
+    def __repr__(self) -> str:
+        return f"<Timeline step {self._now} of {self.last}, {len(self._operations)} operations>"

@@ -1,0 +1,163 @@
+"""Style sheets made from the theme: the same rules draw the still picture and the live one.
+
+Rules name colours as ``var(--pl-NAME)``. A live picture defines these variables for light and dark pages and follows a switch of the theme
+by itself (:func:`live`). A still picture cannot rely on variables (printing programs do not know them), so :func:`still` writes
+the colours into the rules, light first and dark in a media query.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pasidlab.views import theme
+from pasidlab.views.box import BADGE, EYEBROW, LINE, TITLE
+from pasidlab.views.topology import EDGE_LABEL, FRAME_LABEL
+
+__all__ = ["live", "rules", "still"]
+
+ROOT = ".pasidlab"
+_VARIABLE = re.compile(r"var\(--pl-([a-z-]+)\)")
+
+_COMMON = f"""
+{ROOT} text {{ font-family: {theme.UI_FONT}; fill: var(--pl-ink); }}
+{ROOT} .num {{ font-family: {theme.MONO_FONT}; }}
+{ROOT} .paper {{ fill: var(--pl-paper); }}
+{ROOT} .title {{ font-size: 14px; font-weight: 600; }}
+{ROOT} .note {{ font-size: 12px; fill: var(--pl-muted); }}
+"""
+_FIGURE = f"""
+{ROOT} .frame rect {{ fill: var(--pl-cluster); stroke: var(--pl-rule); stroke-width: 1; }}
+{ROOT} .frame.deep rect {{ fill: var(--pl-cluster-deep); }}
+{ROOT} .caption text {{ font-size: {FRAME_LABEL}px; font-weight: 600; fill: var(--pl-muted); paint-order: stroke;
+  stroke: var(--pl-cluster); stroke-width: 4px; stroke-linejoin: round; }}
+{ROOT} .node .e {{ font-size: {EYEBROW}px; font-weight: 600; letter-spacing: .04em; fill: var(--pl-muted); }}
+{ROOT} .node .b {{ font-size: {BADGE}px; font-weight: 600; text-anchor: end; }}
+{ROOT} .node .t {{ font-size: {TITLE}px; font-weight: 600; }}
+{ROOT} .node .l {{ font-size: {LINE}px; fill: var(--pl-muted); }}
+{ROOT} .node .ring {{ fill: none; stroke: var(--pl-changed); stroke-width: 2.5; opacity: 0; }}
+{ROOT} .is-changed .ring {{ opacity: 1; }}
+{ROOT} .edge .way {{ fill: none; stroke: var(--pl-line); stroke-width: 1.25; }}
+{ROOT} .edge .tip {{ fill: var(--pl-line); stroke: none; }}
+{ROOT} .edge text {{ font-size: {EDGE_LABEL}px; fill: var(--pl-muted); text-anchor: middle; paint-order: stroke;
+  stroke: var(--pl-paper); stroke-width: 4px; stroke-linejoin: round; }}
+{ROOT} .edge.flow .way {{ stroke-width: 3; }}
+{ROOT} .edge.is-changed .way {{ stroke: var(--pl-changed); stroke-width: 3; }}
+{ROOT} .edge.is-changed .tip {{ fill: var(--pl-changed); }}
+{ROOT} .s-absent {{ opacity: 0; pointer-events: none; }}
+"""
+_LADDER = f"""
+{ROOT} .lane {{ stroke: var(--pl-rule); stroke-width: 1; }}
+{ROOT} .head rect {{ fill: var(--pl-cluster); stroke: var(--pl-rule); }}
+{ROOT} .head text {{ font-size: 12px; font-weight: 600; text-anchor: middle; }}
+{ROOT} .group rect {{ fill: var(--pl-cluster-deep); }}
+{ROOT} .group text {{ font-size: 10.5px; font-weight: 600; fill: var(--pl-muted); text-anchor: middle; }}
+{ROOT} .row .band {{ fill: transparent; }}
+{ROOT} .row .no {{ font-size: 10px; fill: var(--pl-muted); text-anchor: end; }}
+{ROOT} .row .tree {{ fill: none; stroke: var(--pl-rule); stroke-width: 1.5; }}
+{ROOT} .row .knot {{ fill: var(--pl-line); }}
+{ROOT} .row .say {{ font-size: 12px; paint-order: stroke; stroke: var(--pl-paper); stroke-width: 4px; stroke-linejoin: round; }}
+{ROOT} .row .more {{ font-size: 11px; fill: var(--pl-muted); paint-order: stroke; stroke: var(--pl-paper); stroke-width: 4px; }}
+{ROOT} .row .way {{ fill: none; }}
+{ROOT} .row .dot {{ stroke: none; }}
+{ROOT} .row.is-present .band {{ fill: var(--pl-present); }}
+{ROOT} .row.is-present :is(.say, .more) {{ stroke: var(--pl-present); }}
+{ROOT} .row.is-present .say {{ font-weight: 600; }}
+{ROOT} .row.is-future .say {{ fill: var(--pl-muted); font-style: italic; }}
+{ROOT} .row.is-future :is(.way, .tip, .dot) {{ opacity: .45; }}
+"""
+_TABLE = f"""
+{ROOT} table {{ border-collapse: collapse; font: 12.5px {theme.UI_FONT}; color: var(--pl-ink); font-variant-numeric: tabular-nums; }}
+{ROOT} caption {{ text-align: left; font-weight: 600; padding: 2px 8px 6px 8px; }}
+{ROOT} th {{ text-align: left; font-weight: 600; color: var(--pl-muted); background: var(--pl-cluster); }}
+{ROOT} :is(td, th) {{ padding: 4px 10px; border-bottom: 1px solid var(--pl-rule); white-space: nowrap; text-align: left; }}
+{ROOT} td.num {{ font-family: {theme.MONO_FONT}; font-size: 12px; }}
+{ROOT} td.is-changed {{ box-shadow: inset 0 -3px 0 var(--pl-changed); }}
+{ROOT} tbody tr td:first-child {{ border-left: 4px solid transparent; }}
+"""
+
+
+def _of_states() -> str:
+    lines = []
+    for state in theme.STATES.values():
+        node, edge = f"{ROOT} .node.s-{state.name}", f"{ROOT} .edge.s-{state.name}"
+        dash = f" stroke-dasharray: {state.dash};" if state.dash else ""
+        ink = f"var(--pl-{state.name}-ink)"
+        outline = "var(--pl-line)" if state.name == "idle" else ink
+        lines += [
+            f"{node} .box {{ fill: var(--pl-{state.name}-fill); stroke: {outline}; stroke-width: {state.weight};{dash} }}",
+            f"{node} .bar {{ fill: var(--pl-{state.name}-accent); }}",
+            f"{node} .b {{ fill: {ink}; }}",
+            f"{ROOT} tbody tr.s-{state.name} td:first-child {{ border-left-color: var(--pl-{state.name}-accent); }}",
+        ]
+        if state.name != "idle":
+            lines += [
+                f"{edge} .way {{ stroke: {ink}; stroke-width: {state.weight + 0.5};{dash} }}",
+                f"{edge} .tip {{ fill: {ink}; }}",
+                f"{edge} text {{ fill: {ink}; font-weight: 600; }}",
+                f"{ROOT} tbody tr.s-{state.name} .state {{ color: {ink}; font-weight: 600; }}",
+            ]
+    return "\n".join(lines)
+
+
+def _of_rows() -> str:
+    lines = []
+    for kind in theme.ROW_KINDS.values():
+        row = f"{ROOT} .row.r-{kind.name}"
+        ink = "var(--pl-line)" if kind.state == "idle" else f"var(--pl-{kind.state}-ink)"
+        dash = f" stroke-dasharray: {kind.dash};" if kind.dash else ""
+        lines += [
+            f"{row} .way {{ stroke: {ink}; stroke-width: {kind.weight};{dash} }}",
+            f"{row} :is(.tip, .dot) {{ fill: {ink}; }}",
+        ]
+        if kind.word:
+            lines.append(f"{row} .word {{ fill: {ink}; font-weight: 600; }}")
+    return "\n".join(lines)
+
+
+def rules() -> str:
+    """Every rule, with colours as variables."""
+    return "\n".join((_COMMON, _FIGURE, _of_states(), _LADDER, _of_rows(), _TABLE))
+
+
+def live() -> str:
+    """The style sheet of live pictures: variables for light and dark pages, then the rules.
+
+    >>> "--pl-paper: #ffffff" in live() and "data-jp-theme-light" in live()
+    True
+    """
+    light, dark = (
+        "; ".join(f"--pl-{name}: {colour}" for name, colour in theme.variables(mode).items())
+        for mode in ("light", "dark")
+    )
+    page = "body:not([data-jp-theme-light])"
+    return (
+        f"{ROOT} {{ {light}; --pl-paper: var(--jp-layout-color1, #ffffff); }}\n"
+        f'body[data-jp-theme-light="false"] {ROOT} {{ {dark}; --pl-paper: var(--jp-layout-color1, #111418); }}\n'
+        f"@media (prefers-color-scheme: dark) {{ {page} {ROOT} {{ {dark} }} }}\n{rules()}"
+    )
+
+
+def still(mode: theme.Mode | None = None) -> str:
+    """The style sheet inside a still picture; without ``mode`` it follows the reader's preference, light by default.
+
+    >>> "var(" in still(), "prefers-color-scheme" in still(), "prefers-color-scheme" in still("dark")
+    (False, True, False)
+    """
+    if mode:
+        return _coloured(rules(), mode)
+    return f"{_coloured(rules(), 'light')}\n@media (prefers-color-scheme: dark) {{\n{_coloured(_only_colours(), 'dark')}\n}}"
+
+
+def _coloured(text: str, mode: theme.Mode) -> str:
+    colours = theme.variables(mode)
+    return _VARIABLE.sub(lambda found: colours[found[1]], text)
+
+
+def _only_colours() -> str:
+    """The rules with nothing but their coloured declarations: all that a second mode has to say."""
+    kept = []
+    for selector, body in re.findall(r"([^{}]+)\{([^{}]*)\}", rules()):
+        coloured = [part.strip() for part in body.split(";") if "var(" in part]
+        if coloured:
+            kept.append(f"{selector.strip()} {{ {'; '.join(coloured)} }}")
+    return "\n".join(kept)

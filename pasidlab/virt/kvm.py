@@ -1,0 +1,212 @@
+"""KVM: guest memory slots, and the PASID translation tables that make ENQCMD work in a guest.
+
+Models the VMX side of KVM with the PASID translation patches (never merged): per VM two directories and tables in host
+memory, read by the processor; a notifier with CPU priority by the hypervisor's mm; an entry appears on BIND and vanishes on
+UNBIND (or FREE, as the documents have it; the code ignored FREE). Each valid entry holds a reference on its host PASID.
+
+A failed translation (exits 72 and 73) injects nothing and goes to nobody: KVM sets ZF and skips the instruction, which the
+guest reads as "queue full, try again". A guest that uses an unbound PASID therefore retries for ever.
+
+UNVERIFIED: the bit layout of directory and table entries rests on one public code base. How KVM keeps vCPUs out of the guest
+while an entry changes was not read; here a change is a single step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pasidlab.errors import BusError, KernelError
+from pasidlab.hardware.cpu import PASID_TRANSLATION, ExitReason, PasidTranslation, Resume, Vmcs, VmcsField, split_pasid
+from pasidlab.hardware.layouts.cpu import VMX_PASID_DIR_ENTRY, VMX_PASID_TABLE_ENTRY
+from pasidlab.hardware.memory import Memory
+from pasidlab.hardware.pcie import PASID_LIMIT
+from pasidlab.kernel.ioasid.notifier import IoasidEvent, Payload, Priority
+from pasidlab.timeline import Actor, Table, Verb
+
+if TYPE_CHECKING:
+    from pasidlab.hardware.cpu import Cpu
+    from pasidlab.kernel.kernel import Kernel
+    from pasidlab.kernel.mm import Mm
+    from pasidlab.kernel.process import Process
+
+__all__ = ["GuestMemory", "KvmEntry", "KvmVm"]
+
+_DIRECTORY_ENTRIES: Final = 512
+_TABLE_ENTRIES: Final = 1024
+
+
+class KvmEntry(NamedTuple):
+    """One valid entry of the translation table."""
+
+    guest_pasid: int
+    host_pasid: int
+
+
+class GuestMemory(Memory):
+    """Guest-physical memory: one memory slot of the hypervisor process's address space.
+
+    A guest-physical address is an offset into the slot; the hypervisor's own page table leads on to the host frame. (The
+    processor caches both steps in the EPT, which is not modelled.)
+    """
+
+    def __init__(self, host: Memory, mm: Mm, base: int, size: int) -> None:
+        self.size = size
+        self._host = host
+        self._mm = mm
+        self._base = base
+
+    def _physical(self, address: int) -> int:
+        if not 0 <= address < self.size:
+            raise BusError(address)
+        return self._mm.physical(self._base + address)
+
+    def load(self, address: int) -> int:
+        """The 64-bit word at a guest-physical address."""
+        return self._host.load(self._physical(address))
+
+    def store(self, address: int, value: int) -> None:
+        """Write a 64-bit word."""
+        self._host.store(self._physical(address), value)
+
+    def load_words(self, address: int, count: int) -> tuple[int, ...]:
+        """Consecutive words; inside one page this is one translation."""
+        if (address & 0xFFF) + 8 * count > 4096:
+            return super().load_words(address, count)
+        return self._host.load_words(self._physical(address), count)
+
+    def clear_frame(self, address: int) -> None:
+        """Zero one page."""
+        self._host.clear_frame(self._physical(address))
+
+
+class KvmVm(Actor, state=("high", "low")):
+    """One virtual machine inside KVM. ``low`` and ``high`` are the PASID directories (host-physical)."""
+
+    actor = "kvm"
+
+    def __init__(self, kernel: Kernel, owner: Process, name: str) -> None:
+        super().__init__(kernel.timeline, f"{kernel.altitude}.kvm[{name}]", kernel.altitude)
+        self.name = name
+        self._kernel = kernel
+        self._mm = owner.mm
+        self.low = kernel.pages.alloc()
+        self.high = kernel.pages.alloc()
+        self._tables = Table[int, int](self.timeline, f"{self.path}.tables")
+        self.vmcs = Vmcs(self.timeline, f"{self.path}.vmcs", kernel.platform.memory, self)
+        self.vmcs.vmwrite(VmcsField.LOW_PASID_DIRECTORY, self.low)
+        self.vmcs.vmwrite(VmcsField.HIGH_PASID_DIRECTORY, self.high)
+        self.vmcs.vmwrite(VmcsField.SECONDARY_CONTROLS, PASID_TRANSLATION)
+        kernel.ioasid.register_notifier_mm(self._mm, self)
+
+    @property
+    def holder(self) -> str:
+        """The name under which this VM's entries hold their references."""
+        return f"kvm:{self.name}"
+
+    # --- the translation table ------------------------------------------------------------------------------------------
+
+    def _slot(self, guest_pasid: int, *, build: bool) -> int | None:
+        """The host-physical address of an entry; without ``build``, ``None`` if its table does not exist."""
+        memory, index = self._kernel.platform.memory, split_pasid(guest_pasid)
+        directory = (self.high if index.high else self.low) + index.directory * 8
+        entry = memory.load(directory)
+        if not entry:
+            if not build:
+                return None
+            table = self._kernel.pages.alloc()
+            self._tables[table] = directory
+            entry = VMX_PASID_DIR_ENTRY.encode(P=1, TABLE=table)[0]
+            memory.store(directory, entry)
+        return VMX_PASID_DIR_ENTRY["TABLE"].get((entry,)) + index.table * 4
+
+    def entry(self, guest_pasid: int) -> int | None:
+        """The host PASID that stands for ``guest_pasid``, read from the table; ``None`` if the entry is not valid."""
+        slot = self._slot(guest_pasid, build=False)
+        words = (self._kernel.platform.memory.load32(slot) if slot is not None else 0,)
+        return VMX_PASID_TABLE_ENTRY["HOST_PASID"].get(words) if VMX_PASID_TABLE_ENTRY["V"].get(words) else None
+
+    def entries(self) -> list[KvmEntry]:
+        """Every valid entry, read from the tables."""
+        memory, found = self._kernel.platform.memory, []
+        for half, directory in enumerate((self.low, self.high)):
+            for at, entry in enumerate(memory.load_words(directory, _DIRECTORY_ENTRIES)):
+                if entry:
+                    base = half << 19 | at << 10
+                    found += self._entries_of(VMX_PASID_DIR_ENTRY["TABLE"].get((entry,)), base)
+        return found
+
+    def _entries_of(self, table: int, base: int) -> list[KvmEntry]:
+        words = self._kernel.platform.memory.load_words(table, _TABLE_ENTRIES // 2)
+        found = []
+        for at, pair in enumerate(words):
+            if pair:
+                for odd, word in enumerate((pair & 0xFFFF_FFFF, pair >> 32)):
+                    if VMX_PASID_TABLE_ENTRY["V"].get((word,)):
+                        found.append(KvmEntry(base | 2 * at + odd, VMX_PASID_TABLE_ENTRY["HOST_PASID"].get((word,))))
+        return found
+
+    def _set_entry(self, guest_pasid: int, host_pasid: int) -> None:
+        slot = self._slot(guest_pasid, build=True)
+        assert slot is not None
+        self._kernel.ioasid.get(host_pasid, self.holder)
+        self._kernel.platform.memory.store32(slot, VMX_PASID_TABLE_ENTRY.encode(V=1, HOST_PASID=host_pasid)[0])
+        self.emit(Verb.WRITE_ENTRY, f"{self.name}: guest PASID {guest_pasid}", "not valid", host_pasid, gpasid=guest_pasid, pasid=host_pasid)
+
+    def _clear_entry(self, guest_pasid: int, host_pasid: int) -> None:
+        slot = self._slot(guest_pasid, build=False)
+        assert slot is not None
+        self._kernel.platform.memory.store32(slot, 0)
+        self.emit(Verb.CLEAR_ENTRY, f"{self.name}: guest PASID {guest_pasid}", host_pasid, "not valid", gpasid=guest_pasid, pasid=host_pasid)
+        self._kernel.ioasid.put(host_pasid, self.holder)
+
+    # --- notifications ----------------------------------------------------------------------------------------------------
+
+    @property
+    def notifier_name(self) -> str:
+        """Shown in the chain."""
+        return f"KVM {self.name}"
+
+    @property
+    def notifier_priority(self) -> Priority:
+        """The CPU is told first: no new work may enter the device."""
+        return Priority.CPU
+
+    def ioasid_notified(self, event: IoasidEvent, payload: Payload) -> bool:
+        """BIND writes an entry, UNBIND and FREE clear it; an event without SPID is not ours."""
+        spid, host_pasid = payload.spid, payload.ioasid
+        if spid is None or event is IoasidEvent.ALLOC or not 0 <= spid < PASID_LIMIT:
+            return False
+        told = self.emit(Verb.HANDLE, f"{event} of IOASID {host_pasid}", event=event.value, pasid=host_pasid, gpasid=spid)
+        with self.timeline.because(told):
+            if event is IoasidEvent.BIND:
+                try:
+                    self._set_entry(spid, host_pasid)
+                except KernelError:
+                    return False
+            elif self.entry(spid) == host_pasid:
+                self._clear_entry(spid, host_pasid)
+        return True
+
+    # --- VM exits -----------------------------------------------------------------------------------------------------------
+
+    def vm_exit(self, cpu: Cpu, reason: ExitReason, translation: PasidTranslation) -> Resume:
+        """Exits 72 and 73: set ZF, skip the instruction, tell nobody."""
+        self.emit(Verb.HANDLE, f"exit {reason.value}: no entry for guest PASID", after="ZF=1, instruction skipped")
+        cpu.zf = True
+        return Resume.SKIP
+
+    # --- the end ------------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """The VM's file descriptor is closed: leave the chain, drop every valid entry's reference, free the tables."""
+        event = self.emit(Verb.CLOSE, f"KVM VM {self.name}")
+        with self.timeline.because(event):
+            self._kernel.ioasid.unregister_notifier_mm(self._mm, self)
+            for guest_pasid, host_pasid in self.entries():
+                self._clear_entry(guest_pasid, host_pasid)
+            for table in self._tables.keys():
+                del self._tables[table]
+                self._kernel.pages.free(table)
+            for directory in (self.low, self.high):
+                self._kernel.pages.free(directory)
+            self.retire()

@@ -1,0 +1,164 @@
+"""The user-space hypervisor: one process a VM, which opens VFIO and KVM, emulates the IOMMU and boots the guest.
+
+Models QEMU as far as PASIDs go. It is a process of the host kernel: its memory is the guest's memory, its mm is the token by
+which VFIO, KVM and mediated devices find the VM's ioasid_set.
+
+A policy decides what numbers the guest sees. ``translated``: its own (SPIDs), each backed by a host PASID; needed when two guests
+are to use the same number, safe only while every device is mediated. ``identity``: the host's numbers; needed for a physical
+function, which is programmed without mediation. The first device decides, unless the policy was given.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from pasidlab.errors import KernelError
+from pasidlab.hardware.accelerator import register_map as at
+from pasidlab.hardware.cpu import Cpu
+from pasidlab.hardware.mmio import AddressMap
+from pasidlab.kernel.iommu.uapi import GuestPasidBind
+from pasidlab.kernel.kernel import Kernel
+from pasidlab.kernel.platform import IOMMU_BASE, Platform
+from pasidlab.timeline import Actor, Table, Verb
+from pasidlab.virt.kvm import GuestMemory, KvmVm
+from pasidlab.virt.vdcm import MediatedDevice
+from pasidlab.virt.vfio import VfioContainer
+from pasidlab.virt.viommu import VirtualVtd
+
+if TYPE_CHECKING:
+    from pasidlab.hardware.mmio import MmioTarget
+    from pasidlab.kernel.idxd import Idxd
+
+__all__ = ["GUEST_MEMORY", "POLICIES", "Vmm"]
+
+GUEST_MEMORY: Final = 4 << 20
+"""Bytes of memory that a guest gets when nothing else is asked for."""
+POLICIES: Final = ("translated", "identity")
+_FIRST_SLOT: Final = 0x18
+"""Guest devices appear at 00:03.0, 00:04.0, and so on."""
+_BAR_BASE: Final = 0xE000_0000
+_BAR_STEP: Final = 0x100_0000
+_BAR2_OFFSET: Final = 0x80_0000
+_IOMMU_SIZE: Final = 0x1000
+_IOMMU_REGION_NAME: Final = "vIOMMU"
+
+
+class Vmm(Actor, state=("_next_slot", "policy", "running")):
+    """One VM's hypervisor process with everything that it holds open."""
+
+    actor = "vmm"
+
+    def __init__(self, host: Kernel, name: str, quota: int, policy: str | None, memory: int = GUEST_MEMORY) -> None:
+        super().__init__(host.timeline, f"{host.altitude}.vmm[{name}]", host.altitude)
+        self.name = name
+        self.host = host
+        self.policy = policy
+        self._next_slot = 0
+        self.process = host.spawn(f"vmm-{name}")
+        event = self.emit(Verb.CREATE, f"VM {name}", after=f"{memory >> 20} MiB, quota {quota}")
+        with self.timeline.because(event):
+            self.kvm = KvmVm(host, self.process, name)
+            try:
+                self.container = VfioContainer(host, self.process, name, quota)
+            except KernelError:
+                self.kvm.close()
+                host.exit(self.process)
+                raise
+            base = self.process.mm.mmap(memory)
+            self.memory = GuestMemory(host.platform.memory, self.process.mm, base, memory)
+            self.container.map_dma(0, base, memory)
+            self.viommu = VirtualVtd(self.timeline, name, self.memory, self.container)
+            self.viommu.identity_mapped = policy == "identity"
+            self.mmio = AddressMap(self.timeline, f"{self.path}.mmio")
+            self.mmio.add(IOMMU_BASE, _IOMMU_SIZE, self.viommu, _IOMMU_REGION_NAME)
+            self.cpu = Cpu(self.timeline, f"{name}.vcpu0", name, self.kvm.vmcs)
+            platform = Platform(
+                self.timeline, host.platform.agenda, name, self.memory, memory, self.mmio, self.cpu
+            )
+            self.guest = Kernel(platform)
+        self.mdevs = Table[str, MediatedDevice](self.timeline, f"{self.path}.mdevs")
+        self.functions = Table[str, str](self.timeline, f"{self.path}.functions")
+        self.running = True
+
+    # --- devices ----------------------------------------------------------------------------------------------------------
+
+    def _adopt_policy(self, wanted: str) -> None:
+        """The first device decides the policy."""
+        if self.policy is None:
+            self.policy = wanted
+            self.viommu.identity_mapped = wanted == "identity"
+
+    def require_policy(self, wanted: str) -> None:
+        """``-EPERM`` unless the policy is, or can still become, the one that a device needs."""
+        if self.policy not in (None, wanted):
+            raise KernelError(
+                "EPERM",
+                f"{self.name} sees its own PASID numbers (policy {self.policy}), but a physical function is programmed without "
+                "mediation and would put them on the wire: assign it to a VM with the policy identity",
+            )
+
+    def attach_adi(self, parent: Idxd, mode: str, name: str) -> Idxd:
+        """Cut an assignable interface from ``parent`` and give it to the guest; returns the guest's driver of it.
+
+        Errors: those of :meth:`Idxd.claim`; ``-EBUSY`` the VM already has PASIDs (a late subscriber would miss events).
+        """
+        queue = parent.claim(mode, name)
+        try:
+            device = MediatedDevice(self.host, parent, queue, self.container, name)
+        except KernelError:
+            parent.release(queue, name)
+            raise
+        self._adopt_policy("translated")
+        self.mdevs[name] = device
+        pasid = self.container.attach_aux(name, parent.rid)
+        self.emit(Verb.ASSIGN, f"ADI {name} to {self.name}", after=f"{mode} wq{queue.index} of {parent.name}", pasid=pasid)
+        portal = parent.bar2 + at.portal_offset(queue.index)
+        pages = at.PORTAL_PAGE if mode == "shared" else 2 * at.PORTAL_PAGE
+        first = at.PORTAL_LIMITED if mode == "shared" else at.PORTAL_UNLIMITED
+        return self._plug(name, device, portal + first, first, pages)
+
+    def attach_function(self, device: Idxd, name: str) -> Idxd:
+        """Give a whole physical function to the guest, unmediated; returns the guest's driver of it.
+
+        Errors: ``-EPERM`` the policy does not allow it.
+        """
+        self.require_policy("identity")
+        self._adopt_policy("identity")
+        self.container.attach(name, device.rid)
+        self.functions[name] = device.name
+        self.emit(Verb.ASSIGN, f"PF {name} to {self.name}", after="whole function, unmediated", rid=device.rid)
+        registers, _ = self.host.platform.mmio.find(device.bar0)
+        return self._plug(name, registers, device.bar2, 0, device.queue_count * at.PORTAL_STRIDE)
+
+    def _plug(self, name: str, registers: MmioTarget, portal: int, offset: int, size: int) -> Idxd:
+        """Put BAR0 and the portals into the guest's address map and tell the guest. Portals are pages of the real device."""
+        slot = self._next_slot
+        self._next_slot = slot + 1
+        rid, bar0 = _FIRST_SLOT + 8 * slot, _BAR_BASE + slot * _BAR_STEP
+        bar2 = bar0 + _BAR2_OFFSET
+        target, target_offset = self.host.platform.mmio.find(portal)
+        self.mmio.add(bar0, at.BAR0_SIZE, registers, f"{name} BAR0")
+        self.mmio.add(bar2 + offset, size, target, f"{name} portals", target_offset)
+        self.viommu.devices[rid] = name
+        return self.guest.probe(name, rid, bar0, bar2)
+
+    def bind_raw(self, device: str, host_pasid: int, root: int) -> None:
+        """Ask VFIO to bind a guest page table under any host PASID, past the emulated unit."""
+        self.container.bind_pgtbl(device, GuestPasidBind(host_pasid, root))
+
+    # --- the end ------------------------------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """The process dies: the guest stops where it is, and the kernel closes the file descriptors (KVM, ADIs, VFIO).
+
+        The guest's devices were stopped by no one; closing an ADI resets it, and what a physical function still holds is
+        reset by the caller, who owns it again.
+        """
+        self.running = False
+        event = self.emit(Verb.DESTROY, f"VM {self.name}")
+        with self.timeline.because(event):
+            self.kvm.close()
+            for name in self.mdevs.keys():
+                self.mdevs.pop(name).close()
+            self.container.close()
+            self.host.exit(self.process)

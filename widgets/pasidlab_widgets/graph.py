@@ -1,0 +1,112 @@
+"""GraphView: a figure that lives. Laid out once for each topology, then only states, texts and hints travel.
+
+Graphviz is called through the ``graphviz`` package where its ``dot`` program is installed; elsewhere the page lays out with Graphviz as WebAssembly
+(``static/engine.js``, sent once a page when it is asked for) and sends the coordinates back. Both ways end in the same
+:func:`~pasidlab.views.figure_svg.figure_svg`, so a picture looks the same whoever placed its boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+import graphviz
+
+from pasidlab.views import layout
+from pasidlab.views.box import tooltip
+from pasidlab.views.dot_text import dot, plan
+from pasidlab.views.escape import address
+from pasidlab.views.figure import Figure
+from pasidlab.views.figure_svg import MARGIN, figure_svg
+from pasidlab.views.layout import Geometry
+from pasidlab.views.topology import Topology, states, texts, topology
+from pasidlab_widgets.view import STATIC, View, page_side
+
+__all__ = ["GraphView"]
+
+
+@lru_cache(maxsize=64)
+def _lay_out(shape: Topology) -> Geometry:
+    """The layout of a topology by the ``dot`` program; kept, so that time travel finds the earlier ones again."""
+    answer = graphviz.Source(plan(shape)).pipe(format="json0", encoding="utf-8")
+    return layout.read(str(answer))
+
+
+class GraphView(View):
+    """A live figure. :meth:`show` takes the next one; the page moves from one to the other.
+
+    >>> from pasidlab.views import Node
+    >>> view = GraphView(Figure("map", "Machine", (Node("vm:vm1", ("vm1",), "vm", state="live"),)), height="400px")
+    >>> view.state["states"]
+    {'vm:vm1': 's-live'}
+    >>> view.on_pick(lambda key: print("picked", key))
+    """
+
+    _esm = page_side("graph")
+
+    def __init__(self, figure: Figure | None = None, *, duration: int = 350, height: str = "", selected: str = "") -> None:
+        self.figure = figure
+        self._shape: Topology | None = None
+        self._asked: dict[str, Topology] = {}
+        self._answers: dict[Topology, Geometry] = {}
+        super().__init__(height=height, selected=selected)
+        self.publish(drawing=None, plan="", states={}, texts={}, hints={}, label="", duration=duration)
+        if figure:
+            self.show(figure)
+
+    @property
+    def source(self) -> graphviz.Source:
+        """The figure as a ``graphviz.Source``: ``view.source.render("map", format="pdf")`` and all that package can do."""
+        return graphviz.Source(dot(self.figure) if self.figure else "digraph {}")
+
+    def show(self, figure: Figure) -> None:
+        """Show ``figure``: a new layout if its topology is new, else only what it says and how it does."""
+        self.figure = figure
+        values: dict[str, object] = {
+            "label": figure.title,
+            "states": states(figure),
+            "texts": texts(figure),
+            "hints": {address(node.key): tooltip(node) for node in figure.nodes},
+        }
+        shape = topology(figure)
+        if shape != self._shape:
+            places = self._places(shape)
+            if places is None:
+                self._asked[plan(shape)] = shape
+                values["plan"] = plan(shape)
+            else:
+                self._shape = shape
+                values["drawing"] = _drawing(figure, places)
+        self.publish(**values)
+
+    def _places(self, shape: Topology) -> Geometry | None:
+        """The layout, or ``None`` if the page has to make it."""
+        known = self._answers.get(shape)
+        return known or (_lay_out(shape) if layout.available() else None)
+
+    def receive(self, message: Mapping[str, object], buffers: list[bytes]) -> None:
+        """Layouts that the page made, and its wish for the engine."""
+        if message.get("type") == "need-engine":
+            self._send_engine()
+        elif message.get("type") == "layout":
+            shape = self._asked.get(str(message.get("plan")))
+            if shape is not None:
+                self._answers[shape] = layout.read(str(message.get("answer")))
+                if self.figure and topology(self.figure) == shape:
+                    self.show(self.figure)
+
+    def _send_engine(self) -> None:
+        file = STATIC / "engine.js"
+        if file.exists():
+            self.send({"type": "engine"}, [file.read_bytes()])
+        else:
+            self.send({"type": "engine", "text": "neither the program dot nor the file engine.js is there to lay out graphs"})
+
+
+def _drawing(figure: Figure, places: Geometry) -> dict[str, object]:
+    return {
+        "svg": figure_svg(figure, places),
+        "width": places.width + 2 * MARGIN,
+        "height": places.height + 2 * MARGIN,
+        "margin": MARGIN,
+    }
