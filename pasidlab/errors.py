@@ -29,7 +29,10 @@ class KernelError(Exception):
 
 
 class BusError(Exception):
-    """A physical address that no memory answers for. Hardware turns it into a fault code, the kernel into ``-EFAULT``."""
+    """A physical address that no memory answers for.
+
+    Hardware turns it into a fault code, the kernel into ``-EFAULT``.
+    """
 
     def __init__(self, address: int) -> None:
         self.address = address

@@ -1,10 +1,10 @@
 """Handles: what a notebook holds of a VM, a process or a device, and the verbs on them.
 
-A handle has no state: it names something in the machine and looks it up when used. After going back in time a handle means what
-that name meant then; a handle of something that is gone answers with an error that says so.
+A handle has no state: it names something in the machine and looks it up when used. After going back in time a handle
+means what that name meant then; a handle of something that is gone answers with an error that says so.
 
-Each verb is one operation on the timeline. The Python line that repeats it is derived from the call itself, so the lab can show
-it and a recorded run can hold it.
+Each verb is one operation on the timeline. The Python line that repeats it is derived from the call itself, so the lab
+can show it and a recorded run can hold it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def verb(method: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[H, P], 
     """Make a method one operation of its machine's timeline, recorded as the line that repeats it."""
 
     @wraps(method)
-    def operation(self: H, *args: P.args, **kwargs: P.kwargs) -> R:
+    def operation(self: H, /, *args: P.args, **kwargs: P.kwargs) -> R:
         machine = self.machine
         with machine.timeline.operation(line_of(self, method.__name__, args, kwargs)):
             try:
@@ -222,11 +222,14 @@ class VirtualMachine(Handle):
         known = pasid in self.vmm.viommu.pasids
         allocator.free(pasid)
         if not known:
-            raise KernelError("EINVAL", f"{self.name} must own PASID {pasid} to free it: the hypervisor answered 'invalid PASID'")
+            raise KernelError(
+                "EINVAL", f"{self.name} must own PASID {pasid} to free it: the hypervisor answered 'invalid PASID'"
+            )
 
     @verb
     def bind_raw(self, device: AssignedDevice, host_pasid: int, app: App) -> None:
-        """Let the hypervisor ask VFIO to bind a process's page table under any host PASID: what a wrong or hostile one may do.
+        """Let the hypervisor ask VFIO to bind a process's page table under any host PASID: what a wrong or hostile one
+        may do.
 
         Errors: ``-EINVAL`` out of range, ``-ENOENT`` not allocated, ``-EACCES`` another VM's, ``-EBUSY`` bound already.
         """
@@ -247,7 +250,8 @@ class VirtualMachine(Handle):
         if not self.running:
             return f"<VM {self.name}, gone>"
         the_set = self.vmm.container.set
-        return f"<VM {self.name}: {the_set.count} of {the_set.quota} PASIDs, {len(self.devices)} devices, {len(self.apps)} processes>"
+        counts = f"{the_set.count} of {the_set.quota} PASIDs, {len(self.devices)} devices, {len(self.apps)} processes"
+        return f"<VM {self.name}: {counts}>"
 
 
 class Ticket(Handle):
@@ -274,7 +278,9 @@ class Ticket(Handle):
 
 
 class Outcome:
-    """How a copy ended: ``status`` of the completion record, ``copied`` bytes, and on a page fault the faulting address."""
+    """How a copy ended: ``status`` of the completion record, ``copied`` bytes, and on a page fault the faulting
+    address.
+    """
 
     def __init__(self, completion: Completion | None) -> None:
         self.completion = completion
@@ -340,7 +346,7 @@ class App(Handle):
         """The PASID that its kernel knows it by, or ``None`` while it is bound to nothing."""
         return self.process.mm.pasid
 
-    # --- its memory -------------------------------------------------------------------------------------------------------
+    # --- its memory ---------------------------------------------------------------------------------------------------
 
     @verb
     def buffer(self, content: int | bytes) -> int:
@@ -360,14 +366,14 @@ class App(Handle):
         """Read its memory by the CPU. ``-EFAULT`` where nothing is mapped."""
         return self.process.mm.read(address, length)
 
-    # --- shared virtual addressing ------------------------------------------------------------------------------------------
+    # --- shared virtual addressing ------------------------------------------------------------------------------------
 
     @verb
     def bind(self, device: Handle | str, queue: str | None = None) -> int:
         """Bind to a device (open one of its queues); returns the PASID, as this process's own kernel numbers it.
 
-        Errors: ``-ENODEV`` no such device or queue here, ``-EBUSY`` bound already or the dedicated queue is taken, ``-ENOSPC``
-        no PASID is to be had: the quota.
+        Errors: ``-ENODEV`` no such device or queue here, ``-EBUSY`` bound already or the dedicated queue is taken,
+        ``-ENOSPC`` no PASID is to be had: the quota.
         """
         return self._driver(device).open(self.process, queue)
 
@@ -378,7 +384,10 @@ class App(Handle):
 
     @verb
     def submit(self, device: Handle | str, src: int, dst: int, size: int) -> Ticket:
-        """Submit a copy and do not wait. Errors: ``-EINVAL`` size, ``-EFAULT`` #GP: no valid IA32_PASID, ``-EAGAIN`` not accepted."""
+        """Submit a copy and do not wait.
+
+        Errors: ``-EINVAL`` size, ``-EFAULT`` #GP: no valid IA32_PASID, ``-EAGAIN`` not accepted.
+        """
         driver = self._driver(device)
         if size < 1:
             raise KernelError("EINVAL", f"the number of bytes to copy must be at least 1, not {size}")
@@ -392,7 +401,8 @@ class App(Handle):
     def copy(self, device: Handle | str, src: int, dst: int, size: int) -> Outcome:
         """Let the device copy ``size`` bytes between two of this process's virtual addresses, and wait for it.
 
-        Errors: as for :meth:`submit`. A DMA fault is no error of the call: the outcome tells it, and the IOMMU has recorded it.
+        Errors: as for :meth:`submit`. A DMA fault is no error of the call: the outcome tells it, and the IOMMU has
+        recorded it.
         """
         ticket = self.submit(device, src, dst, size)
         while ticket.poll() is None and self.machine.pending:

@@ -1,8 +1,8 @@
 """Machine: one physical computer, and the verbs that a notebook calls.
 
-Everything that a person does is a method here or on the handles that these methods return (:mod:`pasidlab.handles`). Each such call is one
-*operation* on the timeline, recorded as the Python line that repeats it. The modelled world lives below; nothing here decides how it
-behaves.
+Everything that a person does is a method here or on the handles that these methods return (:mod:`pasidlab.handles`).
+Each such call is one *operation* on the timeline, recorded as the Python line that repeats it. The modelled world lives
+below; nothing here decides how it behaves.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from pasidlab.hardware.iommu.contract import DmaAborted, Fault, Walk
 from pasidlab.hardware.iommu.vtd.unit import VtdUnit
 from pasidlab.hardware.memory import PhysicalMemory
 from pasidlab.hardware.mmio import AddressMap
-from pasidlab.hardware.pcie import PASID_LIMIT, Access, DmaRequest, format_rid
+from pasidlab.hardware.pcie import PASID_LIMIT, Access, DmaRequest
 from pasidlab.invariants import Report, check
 from pasidlab.kernel.idxd import Idxd
 from pasidlab.kernel.kernel import Kernel
 from pasidlab.kernel.platform import IOMMU_BASE, Platform
-from pasidlab.timeline import HARDWARE, HOST, Agenda, EnabledAction, Part, Table, Timeline, Verb
+from pasidlab.timeline import HARDWARE, HOST, Agenda, EnabledAction, Part, Table, Timeline
 from pasidlab.virt.vmm import GUEST_MEMORY, POLICIES, Vmm
 
 if TYPE_CHECKING:
@@ -92,20 +92,20 @@ class Machine(Handle):
     def plug_accelerator(self, name: str = "dsa0", shared: int = 2, dedicated: int = 4) -> PhysicalFunction:
         """Plug in a DSA-like accelerator with work queues and let the host drive it.
 
-        With two or more shared queues the last one serves native processes; the other shared queues and all dedicated ones
-        are for assignable interfaces. Errors: ``-EINVAL`` name or number of queues, ``-EEXIST`` the name is taken.
+        With two or more shared queues the last one serves native processes; the other shared queues and all dedicated
+        ones are for assignable interfaces. Errors: ``-EINVAL`` name or number of queues, ``-EEXIST`` the name is taken.
         """
         self.check_name("device", name, self.accelerators)
         if shared < 0 or dedicated < 0 or not 1 <= shared + dedicated <= 8:
-            raise KernelError("EINVAL", f"an accelerator must have 1 to 8 work queues, not {shared} shared and {dedicated} dedicated")
+            raise KernelError(
+                "EINVAL", f"an accelerator must have 1 to 8 work queues, not {shared} shared and {dedicated} dedicated"
+            )
         slot = self._free_slot(len(self.accelerators))
         rid = (_FIRST_BUS + slot) << 8 | 0x08
         device = Accelerator(self.timeline, name, rid, self.fabric, self.agenda, shared=shared, dedicated=dedicated)
         bar0 = _BAR_BASE + slot * _BAR_STEP
         self.mmio.add(bar0, register_map.BAR0_SIZE, device, f"{name} BAR0")
-        self.mmio.add(
-            bar0 + _BAR2_OFFSET, device.num_wqs * register_map.PORTAL_STRIDE, device.portals, f"{name} BAR2"
-        )
+        self.mmio.add(bar0 + _BAR2_OFFSET, device.num_wqs * register_map.PORTAL_STRIDE, device.portals, f"{name} BAR2")
         self.accelerators[name] = device
         driver = self.kernel.probe(name, rid, bar0, bar0 + _BAR2_OFFSET)
         for queue in driver.queues.values():
@@ -128,17 +128,18 @@ class Machine(Handle):
                 return AssignedDevice(self, vmm.name, name)
         raise KernelError("ENODEV", f"the machine has no device {name}")
 
-    # --- virtual machines -----------------------------------------------------------------------------------------------
+    # --- virtual machines ---------------------------------------------------------------------------------------------
 
     @verb
     def create_vm(
         self, name: str, quota: int = DEFAULT_QUOTA, policy: str | None = None, memory: int = GUEST_MEMORY
     ) -> VirtualMachine:
-        """Create a VM: hypervisor process, KVM, VFIO container with an ioasid_set of ``quota`` PASIDs, and a booted guest.
+        """Create a VM: hypervisor process, KVM, VFIO container with an ioasid_set of ``quota`` PASIDs, and a booted
+        guest.
 
-        ``policy`` is ``"translated"`` (the guest sees its own numbers), ``"identity"`` (it sees the host's), or ``None``: the
-        first device decides. Errors: ``-EINVAL`` name, quota below 1, policy or memory; ``-EEXIST`` the name is taken;
-        ``-ENOSPC`` the quotas of all sets would exceed the 2^20 PASIDs there are.
+        ``policy`` is ``"translated"`` (the guest sees its own numbers), ``"identity"`` (it sees the host's), or
+        ``None``: the first device decides. Errors: ``-EINVAL`` name, quota below 1, policy or memory; ``-EEXIST`` the
+        name is taken; ``-ENOSPC`` the quotas of all sets would exceed the 2^20 PASIDs there are.
         """
         self.check_name("VM", name, self.vmms)
         if name in (HOST, "user", "hardware"):
@@ -168,10 +169,11 @@ class Machine(Handle):
 
     @verb
     def assign_adi(self, device: PhysicalFunction, vm: VirtualMachine, queue: str = "shared") -> AssignedDevice:
-        """Cut an assignable device interface from a function's ``"shared"`` or a ``"dedicated"`` queue and give it to a VM.
+        """Cut an assignable device interface from a function's ``"shared"`` or a ``"dedicated"`` queue and give it to a
+        VM.
 
-        Errors: ``-EINVAL`` queue kind, ``-ENODEV`` no such queue, ``-EBUSY`` all dedicated queues are taken, the function is
-        assigned as a whole, or the VM has PASIDs already (a late subscriber would miss their events).
+        Errors: ``-EINVAL`` queue kind, ``-ENODEV`` no such queue, ``-EBUSY`` all dedicated queues are taken, the
+        function is assigned as a whole, or the VM has PASIDs already (a late subscriber would miss their events).
         """
         parent = self._driver(device)
         taken = {name for vmm in self.vmms.values() for name in vmm.mdevs}
@@ -181,14 +183,17 @@ class Machine(Handle):
 
     @verb
     def assign_pf(self, device: PhysicalFunction, vm: VirtualMachine) -> AssignedDevice:
-        """Give a whole physical function to a VM, unmediated. The VM must use the host's PASID numbers (policy identity).
+        """Give a whole physical function to a VM, unmediated. The VM must use the host's PASID numbers (policy
+        identity).
 
         Errors: ``-EPERM`` the VM's policy, ``-EBUSY`` the function is in use.
         """
         parent = self._driver(device)
         busy = [client for queue in parent.queues.values() for client in queue.clients]
         if busy:
-            raise KernelError("EBUSY", f"{device.name} must not be in use to be assigned as a whole; {len(busy)} clients hold queues")
+            raise KernelError(
+                "EBUSY", f"{device.name} must not be in use to be assigned as a whole; {len(busy)} clients hold queues"
+            )
         vm.vmm.require_policy("identity")
         parent.stop()
         vm.vmm.attach_function(parent, device.name)
@@ -211,7 +216,7 @@ class Machine(Handle):
             raise KernelError("EBUSY", f"{device.name} is assigned to {owner.name} as a whole")
         return driver
 
-    # --- native processes -----------------------------------------------------------------------------------------------
+    # --- native processes ---------------------------------------------------------------------------------------------
 
     @verb
     def spawn(self, name: str) -> App:
@@ -223,18 +228,18 @@ class Machine(Handle):
         """The handle of a process on the host; ``-ESRCH`` if none of that name runs."""
         return App.find(self, HOST, self.kernel, name)
 
-    # --- looking and poking -----------------------------------------------------------------------------------------------
+    # --- looking and poking -------------------------------------------------------------------------------------------
 
     def translate(self, rid: int, pasid: int | None = None, address: int = 0, access: str = "read") -> Walk:
-        """Ask what would happen to a request: every stop of the walk, ending in an address or a fault. Changes nothing."""
+        """Ask what would happen to a request: every stop of the walk, then an address or a fault. Changes nothing."""
         return self.unit.walk(_request(rid, pasid, address, access))
 
     @verb
     def dma(self, device: PhysicalFunction, pasid: int | None, address: int, access: str = "read") -> int | Fault:
         """Let a device put one request on the bus, as broken or hostile firmware could: with any PASID, at any address.
 
-        Returns the host-physical address that was read (or, for a write, that 8 zero bytes were written to), or the fault, which
-        the IOMMU has recorded.
+        Returns the host-physical address that was read (or, for a write, that 8 zero bytes were written to), or the
+        fault, which the IOMMU has recorded.
         """
         request = _request(device.rid, pasid, address, access)
         try:
@@ -275,10 +280,14 @@ class Machine(Handle):
         return self.kernel.faults.log.values()
 
     def check_name(self, kind: str, name: str, taken: Iterable[str]) -> None:
-        """``-EINVAL`` unless a name is 1 to 32 letters, digits, ``.``, ``_`` or ``-`` and starts with a letter; ``-EEXIST`` if taken."""
+        """``-EINVAL`` unless a name is 1 to 32 letters, digits, ``.``, ``_`` or ``-`` and starts with a letter;
+        ``-EEXIST`` if taken.
+        """
         if not _NAME.fullmatch(name):
             raise KernelError(
-                "EINVAL", f"a {kind} name must be 1 to 32 letters, digits, dots, dashes or underscores and start with a letter, not {name!r}"
+                "EINVAL",
+                f"a {kind} name must be 1 to 32 letters, digits, dots, dashes or underscores and start with a letter, "
+                f"not {name!r}",
             )
         if name in taken:
             raise KernelError("EEXIST", f"a {kind} named {name} already exists")

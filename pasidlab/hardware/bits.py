@@ -1,8 +1,8 @@
 """Bit layouts as data: name, bits, meaning, source. Encoding, decoding and reserved-bit checks are derived from them.
 
 A :class:`Layout` describes one in-memory structure or register as a sequence of little-endian 64-bit words (one 32-bit
-word when it is 4 bytes long). Bit numbers are global: bit 64 is bit 0 of the second word. A field with ``shift`` holds the
-address shifted right by that amount; it is given and returned as the full address.
+word when it is 4 bytes long). Bit numbers are global: bit 64 is bit 0 of the second word. A field with ``shift`` holds
+the address shifted right by that amount; it is given and returned as the full address.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ class Field:
     (1, 128)
     """
 
-    __slots__ = ("_index", "_mask", "_offset", "lsb", "meaning", "msb", "name", "shift")
+    __slots__ = ("_index", "_last", "_mask", "_offset", "lsb", "meaning", "msb", "name", "shift")
 
     def __init__(self, name: str, lsb: int, msb: int, meaning: str, shift: int = 0) -> None:
         if not 0 <= lsb <= msb:
             raise ValueError(f"{name}: lsb must be between 0 and msb, not {lsb} with msb {msb}")
         self.name, self.lsb, self.msb, self.meaning, self.shift = name, lsb, msb, meaning, shift
         self._index, self._offset = divmod(lsb, 64)
+        self._last = msb // 64
         self._mask = (1 << self.width) - 1
 
     @property
@@ -44,13 +45,10 @@ class Field:
 
     def get(self, words: Sequence[int]) -> int:
         """The field's value out of the structure's words."""
-        value = words[self._index] >> self._offset
-        have = 64 - self._offset
-        index = self._index
-        while have < self.width:
-            index += 1
-            value |= words[index] << have
-            have += 64
+        first = self._index
+        value = words[first] >> self._offset
+        for index in range(first + 1, self._last + 1) if self._last != first else ():
+            value |= words[index] << 64 * (index - first) - self._offset
         return (value & self._mask) << self.shift
 
     def put(self, value: int) -> int:
@@ -76,7 +74,8 @@ class FieldValue(NamedTuple):
 class Layout:
     """A structure that hardware reads: ``size`` bytes, its fields, and where this is written down.
 
-    >>> entry = Layout("demo_entry", 8, (Field("P", 0, 0, "present"), Field("PTR", 12, 63, "next table", 12)), "an example")
+    >>> entry = Layout("demo_entry", 8, (Field("P", 0, 0, "present"), Field("PTR", 12, 63, "next table", 12)), "an
+    example")
     >>> entry.encode(P=1, PTR=0x5000), entry.decode((0x5001,))
     ((20481,), {'P': 1, 'PTR': 20480})
     >>> hex(entry.reserved((0x5801,)))

@@ -57,7 +57,16 @@ class Fabric(Actor):
         return answer
 
     def _moved(self, rid: int, pasid: int | None, access: Access, address: int, physical: int, size: int) -> None:
-        self.emit(Verb.DMA, f"{size} bytes", rid=rid, pasid=pasid, access=access.value, address=address, hpa=physical, size=size)
+        self.emit(
+            Verb.DMA,
+            f"{size} bytes",
+            rid=rid,
+            pasid=pasid,
+            access=access.value,
+            address=address,
+            hpa=physical,
+            size=size,
+        )
 
 
 def _pages(address: int, length: int) -> Iterator[tuple[int, int]]:

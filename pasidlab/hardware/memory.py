@@ -1,7 +1,7 @@
 """Memory: 64-bit little-endian words in 4 KiB frames, each store journaled.
 
-Models DRAM behind the memory controller. Frames that were never written read as zero and cost nothing. An address beyond
-the end is a :class:`~pasidlab.errors.BusError`: who asked decides what that means (a fault code, an errno).
+Models DRAM behind the memory controller. Frames that were never written read as zero and cost nothing. An address
+beyond the end is a :class:`~pasidlab.errors.BusError`: who asked decides what that means (a fault code, an errno).
 
 The same interface serves physical memory and a guest's memory (which is a view of physical memory), so everything that
 reads tables, silicon and emulation alike, takes a :class:`Memory`.

@@ -1,9 +1,9 @@
 """The physical address map beside RAM: which device answers at which address.
 
-Models MMIO decoding on the host (BARs, IOMMU registers) and, in a guest's map, what the hypervisor put there: a region may
-be emulated (each access traps to the target given here) or a window onto a real device (no trap). Three kinds of access
-exist because the instructions differ: loads and stores, the posted 64-byte store (MOVDIR64B), and the non-posted 64-byte
-enqueue (ENQCMD) which the target may refuse.
+Models MMIO decoding on the host (BARs, IOMMU registers) and, in a guest's map, what the hypervisor put there: a region
+may be emulated (each access traps to the target given here) or a window onto a real device (no trap). Three kinds of
+access exist because the instructions differ: loads and stores, the posted 64-byte store (MOVDIR64B), and the non-posted
+64-byte enqueue (ENQCMD) which the target may refuse.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The CPU's page walk: 4-level x86 paging over 4 KiB pages, read from memory as bits.
 
-Source: the x86-64 paging entry format, which VT-d's first level shares (``layouts/vtd.py``, FL_ENTRY). Used for every access
-that a process makes to its own memory. Not modelled: large pages, accessed/dirty updates by the CPU, TLBs.
+Source: the x86-64 paging entry format, which VT-d's first level shares (``layouts/vtd.py``, FL_ENTRY). Used for every
+access that a process makes to its own memory. Not modelled: large pages, accessed/dirty updates by the CPU, TLBs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """PCI Express: requester IDs, memory requests with a PASID prefix, and the root complex that routes them.
 
-Source: PCIe base specification (requester ID, end-to-end PASID prefix), as used by Linux ``include/linux/pci.h``. Modelled:
-what an IOMMU sees of a request. Not modelled: links, ordering, credits.
+Source: PCIe base specification (requester ID, end-to-end PASID prefix), as used by Linux ``include/linux/pci.h``.
+Modelled: what an IOMMU sees of a request. Not modelled: links, ordering, credits.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Access(StrEnum):
 class DmaRequest(NamedTuple):
     """One untranslated memory request as it arrives at the IOMMU.
 
-    ``rid`` is the 16-bit requester ID (bus 15:8, device 7:3, function 2:0); ``pasid`` is ``None`` when the request carries
-    no PASID prefix; ``privileged`` is the prefix's privileged-mode bit.
+    ``rid`` is the 16-bit requester ID (bus 15:8, device 7:3, function 2:0); ``pasid`` is ``None`` when the request
+    carries no PASID prefix; ``privileged`` is the prefix's privileged-mode bit.
     """
 
     rid: int

@@ -1,7 +1,7 @@
 """What must hold in every reachable state, evaluated on demand: isolation is checked, not assumed.
 
-Twelve rules (:data:`RULES`). Each is a function from a machine to sentences that say what is wrong, so an empty answer is good
-news. They read the same bits that the hardware reads, and never the software's own bookkeeping alone.
+Twelve rules (:data:`RULES`). Each is a function from a machine to sentences that say what is wrong, so an empty answer
+is good news. They read the same bits that the hardware reads, and never the software's own bookkeeping alone.
 """
 
 from __future__ import annotations

@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 __all__ = ["atomic_handlers", "event_order", "no_new_reference", "single_owner"]
 
 _LOCKING: Final = frozenset(
-    {Verb.ALLOC, Verb.FREE, Verb.ATTACH_SPID, Verb.DETACH_SPID, Verb.NOTIFY, Verb.REGISTER, Verb.UNREGISTER, Verb.SET_ALLOC}
+    {
+        Verb.ALLOC,
+        Verb.FREE,
+        Verb.ATTACH_SPID,
+        Verb.DETACH_SPID,
+        Verb.NOTIFY,
+        Verb.REGISTER,
+        Verb.UNREGISTER,
+        Verb.SET_ALLOC,
+    }
 )
 """What takes the allocator's lock; get and put have variants for handlers that do not."""
 

@@ -1,4 +1,6 @@
-"""Invariants 1, 7, 8, 10 and 11: whose memory, whose table, whose number. All of them read the tables that hardware reads."""
+"""Invariants 1, 7, 8, 10 and 11: whose memory, whose table, whose number. All of them read the tables that hardware
+reads.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ def reach(machine: Machine) -> Iterator[str]:
     for vmm in machine.vmms.values():
         for mapping in vmm.container.domain.table.mappings():
             if mapping.physical >> 12 not in frames[vmm.name]:
-                yield f"the domain of {vmm.name} maps {mapping.virtual:#x} to {mapping.physical:#x}, which is not its memory"
+                yield f"the domain of {vmm.name} maps {mapping.virtual:#x} to {mapping.physical:#x}: not its memory"
     operation = machine.timeline.operation_now
     for event in machine.timeline.events_of(operation) if operation else []:
         if event.verb is Verb.DMA:
@@ -87,12 +89,13 @@ def kvm_entries(machine: Machine) -> Iterator[str]:
     for vmm in machine.vmms.values():
         for guest_pasid, host_pasid in vmm.kvm.entries():
             record = machine.kernel.ioasid.ids.get(host_pasid)
+            entry = f"KVM of {vmm.name} translates {guest_pasid} to {host_pasid}"
             if record is None:
-                yield f"KVM of {vmm.name} translates {guest_pasid} to {host_pasid}, which is not allocated"
+                yield f"{entry}, which is not allocated"
             elif record.owner is not vmm.container.set:
-                yield f"KVM of {vmm.name} translates {guest_pasid} to {host_pasid}, which belongs to {record.owner.name}"
+                yield f"{entry}, which belongs to {record.owner.name}"
             elif record.spid != guest_pasid:
-                yield f"KVM of {vmm.name} translates {guest_pasid} to {host_pasid}, whose guest number is {record.spid}"
+                yield f"{entry}, whose guest number is {record.spid}"
 
 
 def work_queues(machine: Machine) -> Iterator[str]:
@@ -135,6 +138,8 @@ def page_tables(machine: Machine) -> Iterator[str]:
             elif kind == PGTT.NESTED and not 0 < entry.field("FLPTPTR") < vmm.memory.size:
                 yield f"{entry} nests a table outside the memory of {vmm.name}"
         elif kind == PGTT.FIRST:
-            roots = {process.mm.root for process in machine.kernel.processes.values() if process.mm.pasid == entry.pasid}
+            roots = {
+                process.mm.root for process in machine.kernel.processes.values() if process.mm.pasid == entry.pasid
+            }
             if entry.field("FLPTPTR") not in roots:
                 yield f"{entry} translates by a page table that is no process's with this PASID"

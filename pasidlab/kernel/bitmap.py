@@ -1,8 +1,8 @@
 """A bitmap of numbers in use, with lowest-free-first search: PASIDs, page frames, set ids, domain ids.
 
-Models the job that Linux gives to ``xarray``/``ida`` (and the page allocator's free lists): hand out the lowest free number
-in an inclusive range. Two levels: words of 1,024 bits, and one summary integer that knows which words are full, so that a
-search looks at three words however full the space is.
+Models the job that Linux gives to ``xarray``/``ida`` (and the page allocator's free lists): hand out the lowest free
+number in an inclusive range. Two levels: words of 1,024 bits, and one summary integer that knows which words are full,
+so that a search looks at three words however full the space is.
 
 Invariant: bit ``i`` of ``_full`` is set exactly if word ``i`` has no clear bit; a word of zero is not stored.
 """

@@ -1,11 +1,12 @@
 """The accelerator's driver: work queues, their kinds, and the processes that open them.
 
-Models ``drivers/dma/idxd`` (device.c, cdev.c) as far as PASIDs go. It runs on a physical function, and unchanged in a guest on
-a physical function or on a mediated device: registers are all it knows.
+Models ``drivers/dma/idxd`` (device.c, cdev.c) as far as PASIDs go. It runs on a physical function, and unchanged in a
+guest on a physical function or on a mediated device: registers are all it knows.
 
-Queues are of type *user* (processes open them) or *mdev* (a hypervisor cuts assignable interfaces from them); the driver is
-told at start which shared queues serve mediated devices. A *shared* queue is opened by any number of processes: the PASID comes
-with each ENQCMD. A *dedicated* queue belongs to one process: its PASID is programmed into WQCFG and the queue enabled for it.
+Queues are of type *user* (processes open them) or *mdev* (a hypervisor cuts assignable interfaces from them); the
+driver is told at start which shared queues serve mediated devices. A *shared* queue is opened by any number of
+processes: the PASID comes with each ENQCMD. A *dedicated* queue belongs to one process: its PASID is programmed into
+WQCFG and the queue enabled for it.
 """
 
 from __future__ import annotations
@@ -103,9 +104,7 @@ class Idxd(Actor):
             offset = at.wqcfg_offset(index)
             words = tuple(self._read(offset + 8 * at_word) for at_word in range(WQCFG.word_count))
             dedicated = bool(WQCFG["mode"].get(words))
-            queue = WorkQueue(
-                self.timeline, f"{self.path}.wq{index}", index, dedicated=dedicated, kind=QueueType.USER
-            )
+            queue = WorkQueue(self.timeline, f"{self.path}.wq{index}", index, dedicated=dedicated, kind=QueueType.USER)
             self.queues[index] = queue
             if not dedicated:
                 self._write_pasid(index, 0)
@@ -175,7 +174,8 @@ class Idxd(Actor):
         """Open a queue for a process: bind it for SVA and, on a dedicated queue, program its PASID. Returns the PASID.
 
         ``mode`` picks ``shared`` or ``dedicated`` where the device has both; by default shared if there is one.
-        Errors: ``-EBUSY`` already open, or the dedicated queue is taken; ``-ENODEV`` no such queue; those of the SVA bind.
+        Errors: ``-EBUSY`` already open, or the dedicated queue is taken; ``-ENODEV`` no such queue; those of the SVA
+        bind.
         """
         if self.queue_of(process) is not None:
             raise KernelError("EBUSY", f"{process.name} is already bound to {self.name}")
@@ -199,24 +199,28 @@ class Idxd(Actor):
         fitting = [queue for queue in own if mode in (None, queue.mode)]
         free = [queue for queue in fitting if not (queue.dedicated and len(queue.clients))]
         if not fitting:
-            raise KernelError("ENODEV", f"{self.name} has no {mode or ''} queue that a process can open".replace("  ", " "))
+            raise KernelError(
+                "ENODEV", f"{self.name} has no {mode or ''} queue that a process can open".replace("  ", " ")
+            )
         if not free:
             raise KernelError("EBUSY", f"each dedicated queue of {self.name} already has its process")
         return min(free, key=lambda queue: (queue.dedicated, queue.index))
 
     def close(self, process: Process) -> None:
-        """Undo :meth:`open`: stop the queue (or drain the process's work), then unbind. ``-EINVAL`` if it is not open."""
+        """Undo :meth:`open`: stop the queue (or drain the process's work), then unbind. ``-EINVAL`` if not open."""
         queue = self.queue_of(process)
         if queue is None:
             raise KernelError("EINVAL", f"{process.name} is not bound to {self.name}")
-        event = self.emit(Verb.CLOSE, f"{self.name} wq{queue.index} for {process.name}", pid=process.pid, wq=queue.index)
+        event = self.emit(
+            Verb.CLOSE, f"{self.name} wq{queue.index} for {process.name}", pid=process.pid, wq=queue.index
+        )
         with self.timeline.because(event):
             self._stop_work(queue, process.mm.pasid)
             del queue.clients[process.path]
             self._sva.unbind(process, self.rid)
 
     def process_exit(self, process: Process) -> None:
-        """A process dies: its files are closed. Its address space is unbound already; only the queue is left to stop."""
+        """A process dies: its files are closed. Its memory is unbound already; only the queue is left to stop."""
         queue = self.queue_of(process)
         if queue is not None:
             self._stop_work(queue, process.mm.pasid)
@@ -233,7 +237,7 @@ class Idxd(Actor):
         return next((queue for queue in self.queues.values() if process.path in queue.clients), None)
 
     def portal(self, queue: WorkQueue) -> int:
-        """The address to which descriptors for a queue are written: limited portal for ENQCMD, unlimited for MOVDIR64B."""
+        """Where descriptors for a queue are written: the limited portal for ENQCMD, the unlimited one for MOVDIR64B."""
         return self.bar2 + at.portal_offset(queue.index, limited=not queue.dedicated)
 
 

@@ -1,7 +1,7 @@
 """A kernel: memory, processes, IOASIDs, the IOMMU driver, SVA, device drivers. One package, two altitudes.
 
-The host boots it on silicon; each VM boots the same class on what its hypervisor shows it. Nothing in this package asks which
-of the two it is.
+The host boots it on silicon; each VM boots the same class on what its hypervisor shows it. Nothing in this package asks
+which of the two it is.
 """
 
 from __future__ import annotations

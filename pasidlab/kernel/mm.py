@@ -1,8 +1,8 @@
 """An address space: the mm of a process.
 
-Models ``struct mm_struct``: a page table, anonymous memory that is present from the start (demand paging comes with page
-requests), and the PASID under which devices know it. Everything that a process reads or writes goes through its page table,
-walked as bits by the CPU's MMU.
+Models ``struct mm_struct``: a page table, anonymous memory that is present from the start (demand paging comes with
+page requests), and the PASID under which devices know it. Everything that a process reads or writes goes through its
+page table, walked as bits by the CPU's MMU.
 
 An mm is also the *token* that ties the users of an ioasid_set together (the hypervisor process's mm).
 """
@@ -44,7 +44,7 @@ class Mm(Part, state=("_next", "pasid")):
         return self.table.root
 
     def mmap(self, length: int, *, writable: bool = True) -> int:
-        """Map ``length`` bytes of fresh zeroed memory; returns the virtual address. ``-EINVAL`` for a length below 1."""
+        """Map ``length`` bytes of fresh zeroed memory; returns the address. ``-EINVAL`` for a length below 1."""
         if length < 1:
             raise KernelError("EINVAL", f"the length of a mapping must be at least 1 byte, not {length}")
         count = (length + PAGE_SIZE - 1) // PAGE_SIZE
@@ -71,9 +71,7 @@ class Mm(Part, state=("_next", "pasid")):
 
     def read(self, virtual: int, length: int) -> bytes:
         """``length`` bytes of the process's memory."""
-        return b"".join(
-            self._pages.memory.read(self.physical(at), size) for at, size in _pieces(virtual, length)
-        )
+        return b"".join(self._pages.memory.read(self.physical(at), size) for at, size in _pieces(virtual, length))
 
     def write(self, virtual: int, data: bytes) -> None:
         """Write to the process's memory."""

@@ -1,7 +1,7 @@
 """The page allocator: 4 KiB frames of one kernel's physical memory.
 
-Models ``alloc_pages``/``free_pages``: lowest frame first, naturally aligned runs. Frames are zeroed when they are given back
-(Linux's ``init_on_free``), so what is handed out is always zero. Frame 0 is never handed out.
+Models ``alloc_pages``/``free_pages``: lowest frame first, naturally aligned runs. Frames are zeroed when they are given
+back (Linux's ``init_on_free``), so what is handed out is always zero. Frame 0 is never handed out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Page tables as software builds them: 4 levels of 512 entries over 4 KiB pages, in the kernel's own memory.
 
-One builder for both entry formats of VT-d: first level (the x86 format, so a process's page table *is* a first-level table,
-which is the whole point of Shared Virtual Addressing) and second level (guest-physical to host-physical). Models
+One builder for both entry formats of VT-d: first level (the x86 format, so a process's page table *is* a first-level
+table, which is the whole point of Shared Virtual Addressing) and second level (guest-physical to host-physical). Models
 ``pgd_alloc``/``set_pte`` and ``__domain_mapping``. Intermediate tables are freed with the whole table, not before.
 """
 
@@ -35,7 +35,10 @@ class EntryFormat(NamedTuple):
 
 
 FIRST_LEVEL = EntryFormat(
-    "first-level", FL_ENTRY.encode(P=1, RW=1, US=1)[0], FL_ENTRY.encode(P=1, US=1)[0], FL_ENTRY.encode(P=1, RW=1, US=1)[0]
+    "first-level",
+    FL_ENTRY.encode(P=1, RW=1, US=1)[0],
+    FL_ENTRY.encode(P=1, US=1)[0],
+    FL_ENTRY.encode(P=1, RW=1, US=1)[0],
 )
 SECOND_LEVEL = EntryFormat(
     "second-level", SL_ENTRY.encode(R=1, W=1)[0], SL_ENTRY.encode(R=1)[0], SL_ENTRY.encode(R=1, W=1)[0]

@@ -1,7 +1,7 @@
 """What a kernel runs on. The host's platform is silicon; a guest's is what its hypervisor shows it.
 
-This is the whole difference between the two altitudes: the kernel package never asks whether it is a guest. What it finds
-in the registers (caching mode, virtual commands) makes it behave accordingly, as on the real machine.
+This is the whole difference between the two altitudes: the kernel package never asks whether it is a guest. What it
+finds in the registers (caching mode, virtual commands) makes it behave accordingly, as on the real machine.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A process: an address space, a name, and the PASID state that the CPU loads when it runs.
 
-Models ``task_struct`` as far as SVA needs it: the mm, and the IA32_PASID part of the extended state (XSAVE component 10).
-Processes have one thread.
+Models ``task_struct`` as far as SVA needs it: the mm, and the IA32_PASID part of the extended state (XSAVE component
+10). Processes have one thread.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Shared Virtual Addressing: bind a process to a device, so that the device uses the process's virtual addresses.
 
-Models ``iommu_sva_bind_device``/``iommu_sva_unbind_device``: one PASID a process (an mm), shared by all devices that it uses.
-The PASID is allocated at the first bind and freed at the last unbind; a process that exits loses its bindings first (DMA is
-blocked in silence from then on), then its memory, and its PASID last.
+Models ``iommu_sva_bind_device``/``iommu_sva_unbind_device``: one PASID a process (an mm), shared by all devices that it
+uses. The PASID is allocated at the first bind and freed at the last unbind; a process that exits loses its bindings
+first (DMA is blocked in silence from then on), then its memory, and its PASID last.
 
-With several threads Linux keeps the PASID until the mm dies, since each thread may still carry it in IA32_PASID. Processes
-here have one thread, whose register is cleared at the last unbind, so the number can go back at once.
+With several threads Linux keeps the PASID until the mm dies, since each thread may still carry it in IA32_PASID.
+Processes here have one thread, whose register is cleared at the last unbind, so the number can go back at once.
 
-The guest runs this very code; there the allocation ends in a virtual command and the write of the PASID entry in a trapped
-invalidation.
+The guest runs this very code; there the allocation ends in a virtual command and the write of the PASID entry in a
+trapped invalidation.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Sva(Actor):
                 self._release_unused(process)
 
     def mm_exit(self, process: Process) -> None:
-        """The process's memory is about to go: clear its PASID entries. The PASID itself is kept until :meth:`mm_drop`."""
+        """The process's memory is about to go: clear its PASID entries. The PASID is kept until :meth:`mm_drop`."""
         for pid, rid in self.bonds.keys():
             if pid == process.pid:
                 self.bonds[pid, rid] = 1

@@ -1,10 +1,11 @@
 """What a program in user space does with a queue: build a descriptor, submit it, poll the completion record.
 
-Models the submission paths of user-space accelerator libraries and of the kernel's own test tools: ENQCMD with a bounded
-number of retries on a shared queue, MOVDIR64B on a dedicated one, and a completion record in the program's own memory.
+Models the submission paths of user-space accelerator libraries and of the kernel's own test tools: ENQCMD with a
+bounded number of retries on a shared queue, MOVDIR64B on a dedicated one, and a completion record in the program's own
+memory.
 
-The mapping of the portal into the process is not modelled (any program of the kernel can write to it): what protects others is
-the PASID, and that is the point.
+The mapping of the portal into the process is not modelled (any program of the kernel can write to it): what protects
+others is the PASID, and that is the point.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ COMPLETION_SIZE: Final = 32
 def submit(kernel: Kernel, process: Process, device: Idxd, queue: WorkQueue, work: Descriptor, completion: int) -> None:
     """Submit ``work`` with its completion record at the virtual address ``completion``.
 
-    Errors: ``-EFAULT`` the CPU raised #GP (no valid IA32_PASID), ``-EAGAIN`` the queue did not accept: it is full, or the
-    hypervisor has no entry for the PASID - software cannot tell these apart.
+    Errors: ``-EFAULT`` the CPU raised #GP (no valid IA32_PASID), ``-EAGAIN`` the queue did not accept: it is full, or
+    the hypervisor has no entry for the PASID - software cannot tell these apart.
     """
     process.mm.write(completion, bytes(COMPLETION_SIZE))
     flags = work.flags | Flag.CRAV | Flag.RCR
@@ -51,8 +52,8 @@ def submit(kernel: Kernel, process: Process, device: Idxd, queue: WorkQueue, wor
     if not accepted:
         raise KernelError(
             "EAGAIN",
-            f"{device.name} did not accept the descriptor in {RETRIES} tries (ZF=1): the queue is full, or the hypervisor has "
-            f"no entry for the PASID of {process.name}",
+            f"{device.name} did not accept the descriptor in {RETRIES} tries (ZF=1): the queue is full, or the "
+            f"hypervisor has no entry for the PASID of {process.name}",
         )
 
 

@@ -71,7 +71,9 @@ class Agenda(Part, state=("_next",)):
             self._next = 0
 
     def run_all(self, limit: int = 10_000) -> int:
-        """Run to quiescence, oldest first; returns how many actions ran. More than ``limit`` is a livelock and an error."""
+        """Run to quiescence, oldest first; returns how many actions ran. More than ``limit`` is a livelock and an
+        error.
+        """
         for count in range(limit):
             actions = self._actions.keys()
             if not actions:

@@ -1,7 +1,8 @@
 """Stable bytes for every value that a cell may hold, and the hash of a cell.
 
-Python's own ``hash`` differs between runs for text; a saved run must replay to the same digest on any machine, so values
-are written out by type. A type that is not listed is refused: that is how a list or dict which escaped the journal shows.
+Python's own ``hash`` differs between runs for text; a saved run must replay to the same digest on any machine, so
+values are written out by type. A type that is not listed is refused: that is how a list or dict which escaped the
+journal shows.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The journal: the one door through which the modelled world changes.
 
-Every change is one record ``(cells, key, old, new)``: an attribute of a :class:`~pasidlab.timeline.state.Part`, an item of
-a :class:`~pasidlab.timeline.state.Table` or a word of memory. From that single list come undo, redo, "what changed in
-this step", and the digest of the state.
+Every change is one record ``(cells, key, old, new)``: an attribute of a :class:`~pasidlab.timeline.state.Part`, an item
+of a :class:`~pasidlab.timeline.state.Table` or a word of memory. From that single list come undo, redo, "what changed
+in this step", and the digest of the state.
 
 Prior art: write-ahead logs, and the undo lists of RaftScope and of model checkers. Rejected: copying the state at each
 step (costs memory in proportion to the world), and event sourcing (handlers would exist twice, once to act and once to
@@ -11,8 +11,8 @@ replay).
 The journal keeps two lists. ``log`` is the past, oldest first; ``undone`` is the future, nearest last. Going back moves
 records from one to the other, so that writers always append to ``log`` and need not know where time stands.
 
-Invariants: applying ``undone`` in order after ``log`` gives the latest state; the digest depends on the present values of
-the cells alone, never on the way that led there.
+Invariants: applying ``undone`` in order after ``log`` gives the latest state; the digest depends on the present values
+of the cells alone, never on the way that led there.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ class Journal:
     def digest(self) -> str:
         """A 128-bit fingerprint of all cells, as hexadecimal text; equal states have equal digests.
 
-        Incremental: only the changes since the last call are looked at. The digest of a world is the exclusive or of one
-        hash a cell, so it does not depend on the order of the changes.
+        Incremental: only the changes since the last call are looked at. The digest of a world is the exclusive or of
+        one hash a cell, so it does not depend on the order of the changes.
         """
         self._digest ^= _delta(self.log[self._digested :])
         self._digested = len(self.log)
@@ -117,7 +117,7 @@ class Journal:
 
 
 def _delta(changes: list[Change]) -> int:
-    """The exclusive or that takes the digest from before ``changes`` to after them (and back: it is its own inverse)."""
+    """What takes the digest from before ``changes`` to after them (and back: exclusive or is its own inverse)."""
     net: dict[tuple[int, Hashable], list[object]] = {}
     owners: dict[int, Cells] = {}
     for cells, key, old, new in changes:

@@ -3,9 +3,9 @@
 Code above writes plain Python (``record.spid = 5``, ``del table[key]``); the classes here record each change.
 
 A part declares which of its attributes are *state*. All others are *wiring* and can be set only once, so that a change
-which would escape the journal is an error at the place where it is made. ``retire`` deletes the state of a part whose life
-is over: a later read of a dead object is then an ``AttributeError``, the model's "use after free", and a world from which
-everything was returned has the digest of a world in which nothing ever happened.
+which would escape the journal is an error at the place where it is made. ``retire`` deletes the state of a part whose
+life is over: a later read of a dead object is then an ``AttributeError``, the model's "use after free", and a world
+from which everything was returned has the digest of a world in which nothing ever happened.
 
 A table iterates in the order of its keys, not of insertion: two histories that lead to the same state must also behave
 the same from there on.
@@ -73,7 +73,9 @@ class Part:
                 return
             self.timeline.journal.log.append((self, name, old, value))
         elif old is not ABSENT:
-            raise AttributeError(f"{type(self).__name__}.{name} is wiring and is set once; declare it as state to change it")
+            raise AttributeError(
+                f"{type(self).__name__}.{name} is wiring and is set once; declare it as state to change it"
+            )
         known[name] = value
 
     def __delattr__(self, name: str) -> None:

@@ -1,10 +1,11 @@
 """Time: the journal, the events, and travel between them.
 
 A *step* is one event. An *operation* is one call by a person (``vm1.spawn("app")``) with all the events that it causes.
-Going back undoes changes; nothing is computed again. A call made in the past starts a new future: the old one is dropped.
+Going back undoes changes; nothing is computed again. A call made in the past starts a new future: the old one is
+dropped.
 
-Invariants: the state at step ``n`` is the state right after event ``n`` was emitted, and at the last step of an operation
-the state in which the operation left the world; observers see events and can change nothing (``observe``).
+Invariants: the state at step ``n`` is the state right after event ``n`` was emitted, and at the last step of an
+operation the state in which the operation left the world; observers see events and can change nothing (``observe``).
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ class _Because:
     def __enter__(self) -> None:
         self._stack.append(self._cause)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.pop()
 
 
@@ -106,6 +109,10 @@ class Timeline:
     def events_of(self, operation: Operation) -> list[Event]:
         """The events of one operation that lie in the past."""
         return self._events[operation.first : min(operation.last, self._now)]
+
+    def all_events_of(self, operation: Operation) -> list[Event]:
+        """The events of one operation, those of an undone future included."""
+        return self._events[operation.first : operation.last]
 
     def changes_of_step(self, step: int) -> list[Change]:
         """What changed between step ``step - 1`` and ``step`` (both in the past)."""

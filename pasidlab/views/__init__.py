@@ -2,11 +2,11 @@
 
 * :class:`Figure`: boxes, arrows and frames (laid out by Graphviz), :class:`Ladder`: who called whom, :class:`Table`.
 * ``topology(figure)`` decides where things stand; ``states(figure)`` and ``texts(figure)`` are what a step changes.
-* ``svg(figure)``, ``ladder_svg(ladder)``, ``table_html(table)``: still pictures; ``text(figure)``, ``ladder_text(ladder)``,
-  ``table_text(table)``: the same in words; ``dot(figure)``: Graphviz's language.
+* ``svg(figure)``, ``ladder_svg(ladder)``, ``table_html(table)``: still pictures; ``text(figure)``,
+  ``ladder_text(ladder)``, ``table_text(table)``: the same in words; ``dot(figure)``: Graphviz's language.
 
-In a notebook each of the three shows itself. Standard library only, nothing of Jupyter, nothing of machines: projections import this, not
-the other way round.
+In a notebook each of the three shows itself. Standard library only, nothing of Jupyter, nothing of machines:
+projections import this, not the other way round.
 """
 
 from pasidlab.views.dot_text import dot

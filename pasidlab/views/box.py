@@ -1,7 +1,8 @@
 """What stands inside a box: sizes and texts. One table of distances for the layout, the still picture and the live one.
 
-A box has a bar in its state's colour on the left; above, the word of its kind on the left and the state's glyph and word on the right;
-below them the title and the lines. Kinds without a word (rows of a table) have the state beside the title instead.
+A box has a bar in its state's colour on the left; above, the word of its kind on the left and the state's glyph and
+word on the right; below them the title and the lines. Kinds without a word (rows of a table) have the state beside
+the title instead.
 """
 
 from __future__ import annotations
@@ -15,7 +16,20 @@ from pasidlab.views.measure import fit, text_width
 if TYPE_CHECKING:
     from pasidlab.views.figure import Node
 
-__all__ = ["BADGE", "BAR", "EYEBROW", "LINE", "PAD", "TITLE", "Slot", "box_size", "box_slots", "box_texts", "state_words", "tooltip"]
+__all__ = [
+    "BADGE",
+    "BAR",
+    "EYEBROW",
+    "LINE",
+    "PAD",
+    "TITLE",
+    "Slot",
+    "box_size",
+    "box_slots",
+    "box_texts",
+    "state_words",
+    "tooltip",
+]
 
 EYEBROW, TITLE, LINE, BADGE = 10.0, 13.0, 11.5, 10.5
 """Font sizes of the kind's word, the title, the lines and the state, in pixels."""
@@ -87,5 +101,11 @@ def tooltip(node: Node) -> str:
     """Everything about a box in one line: for the tooltip, for screen readers, and where the box was too narrow."""
     kind, state = theme.kind(node.kind), theme.state(node.state)
     head = ": ".join(part for part in (kind.word, clean(node.lines[0]) if node.lines else "") if part)
-    parts = (head, *map(clean, node.lines[1:]), clean(node.word or state.word), "changed" if node.changed else "", clean(node.hint))
+    parts = (
+        head,
+        *map(clean, node.lines[1:]),
+        clean(node.word or state.word),
+        "changed" if node.changed else "",
+        clean(node.hint),
+    )
     return ", ".join(part for part in parts if part)

@@ -1,8 +1,9 @@
 """A figure in Graphviz's language. Same figure, same text: nothing depends on hashing, on time or on the machine.
 
-Boxes have fixed sizes, so the fonts of the machine that makes the layout do not matter (``facts/ui.md`` section 5, point 14). Boxes and
-arrows are declared in the figure's order with ``ordering=out``, which keeps a layout alike when something is added. Names in DOT are
-addresses (ASCII); labels are escaped by :func:`~pasidlab.views.escape.dot_string`: no name ends its string early.
+Boxes have fixed sizes, so the fonts of the machine that makes the layout do not matter (``facts/ui.md`` section 5,
+point 14). Boxes and arrows are declared in the figure's order with ``ordering=out``, which keeps a layout alike when
+something is added. Names in DOT are addresses (ASCII); labels are escaped by
+:func:`~pasidlab.views.escape.dot_string`: no name ends its string early.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pasidlab.views.escape import address, dot_string, html
-from pasidlab.views.topology import FramePlan, Topology, texts, topology
+from pasidlab.views.topology import FramePlan, NodePlan, Topology, texts, topology
 
 if TYPE_CHECKING:
     from pasidlab.views.figure import Figure
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["dot", "plan"]
 
 _DPI = 72
+_UNSEEN = "%"  # not the address of any key
+_FONT = "fontname=Helvetica fontsize=11"
 _SPACING = {"LR": "nodesep=0.22 ranksep=0.75", "TB": "nodesep=0.3 ranksep=0.45"}
 
 
@@ -44,20 +47,32 @@ def plan(shape: Topology) -> str:
     """The DOT text that a layout is made from: as :func:`dot`, without a word that a machine could change."""
     labels = {edge.key: _table("", edge.label) for edge in shape.edges if edge.label}
     labels |= {frame.key: _table("", frame.label, 8) for frame in shape.frames}
-    return _write(shape, labels)
+    return _write(shape, labels, _order(shape))
+
+
+def _order(shape: Topology) -> list[str]:
+    """An unseen box that leads to every box where arrows only start: keeps those in the order of their declaration."""
+    reached = {edge.head for edge in shape.edges if not edge.loose}
+    starts = [node for node in shape.nodes if node.key not in reached]
+    if len(starts) < 2:
+        return []
+    unseen = "style=invis width=0 height=0" + ' label=""'
+    return [f'  "{_UNSEEN}" [{unseen}]', *(f'  "{_UNSEEN}" -> "{address(node.key)}" [style=invis]' for node in starts)]
 
 
 def _table(text: str, width: int, height: int = 16) -> str:
     room = f'fixedsize="true" width="{width}" height="{height}"'
-    return f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="0" {room}><tr><td {room}>{html(text)}</td></tr></table>>'
+    bare = 'border="0" cellborder="0" cellspacing="0" cellpadding="0"'
+    return f"<<table {bare} {room}><tr><td {room}>{html(text)}</td></tr></table>>"
 
 
-def _write(shape: Topology, labels: dict[str, str]) -> str:
+def _write(shape: Topology, labels: dict[str, str], first: list[str] | None = None) -> str:
     lines = [
         "digraph figure {",
-        f"  graph [rankdir={shape.direction} ordering=out {_SPACING[shape.direction]} pad=0 margin=0 fontname=Helvetica fontsize=11]",
-        "  node [shape=box style=rounded fixedsize=true fontname=Helvetica fontsize=11]",
-        "  edge [arrowsize=0.7 fontname=Helvetica fontsize=11]",
+        f"  graph [rankdir={shape.direction} ordering=out {_SPACING[shape.direction]} pad=0 margin=0 {_FONT}]",
+        f"  node [shape=box style=rounded fixedsize=true {_FONT}]",
+        f"  edge [arrowsize=0.7 {_FONT}]",
+        *(first or []),
         *_frame(shape, "", labels, "  "),
     ]
     for edge in shape.edges:
@@ -70,16 +85,16 @@ def _write(shape: Topology, labels: dict[str, str]) -> str:
 
 
 def _frame(shape: Topology, key: str, labels: dict[str, str], indent: str) -> list[str]:
-    lines = [
-        f'{indent}"{address(node.key)}" [id="{address(node.key)}" width={node.width / _DPI:.4f} height={node.height / _DPI:.4f}'
-        f" label={labels.get(node.key, dot_string(''))}]"
-        for node in shape.nodes
-        if node.cluster == key
-    ]
+    lines = [indent + _box(node, labels.get(node.key, '""')) for node in shape.nodes if node.cluster == key]
     for frame in shape.frames:
         if frame.parent == key:
             lines += [*_head(frame, labels, indent), *_frame(shape, frame.key, labels, indent + "  "), indent + "}"]
     return lines
+
+
+def _box(node: NodePlan, label: str) -> str:
+    size = f"width={node.width / _DPI:.4f} height={node.height / _DPI:.4f}"
+    return f'"{address(node.key)}" [id="{address(node.key)}" {size} label={label}]'
 
 
 def _head(frame: FramePlan, labels: dict[str, str], indent: str) -> list[str]:

@@ -1,18 +1,20 @@
 """A figure as plain data: boxes, arrows and frames. Whoever shows something of a machine returns one of these.
 
-**Lay out once, then send states** (``facts/ui.md`` section 1): a figure contains a slot for every object that can appear in it.
-A slot that is not taken has ``present=False``: it keeps its place and is hidden. What a step changes is then almost
-always only :func:`~pasidlab.views.topology.states` and :func:`~pasidlab.views.topology.texts`, a few kilobytes that move nothing;
-only when :func:`~pasidlab.views.topology.topology` changes is a new layout made.
+**Lay out once, then send states** (``facts/ui.md`` section 1): a figure contains a slot for every object that can
+appear in it. A slot that is not taken has ``present=False``: it keeps its place and is hidden. What a step changes is
+then almost always only :func:`~pasidlab.views.topology.states` and :func:`~pasidlab.views.topology.texts`, a few
+kilobytes that move nothing; only when :func:`~pasidlab.views.topology.topology` changes is a new layout made.
 
-Keys are stable names of things (``"vm:vm1"``, ``"pasid:101"``): the same thing has the same key in every step, so it can be
-recognised, highlighted and animated. A key may hold any text; outside Python it is written by :func:`~pasidlab.views.escape.address`.
+Keys are stable names of things (``"vm:vm1"``, ``"pasid:101"``): the same thing has the same key in every step, so it
+can be recognised, highlighted and animated. A key may hold any text; outside Python it is written by
+:func:`~pasidlab.views.escape.address`.
 
 Invariants, checked at creation: keys are unique over boxes, arrows and frames; arrows and frames name what exists.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -30,9 +32,10 @@ _Item = TypeVar("_Item")
 class Node:
     """A box. The first of ``lines`` is its title.
 
-    ``kind`` and ``state`` are names from :mod:`pasidlab.views.theme`; ``word`` says the state in better words than the theme's
-    ("free-pending"); ``changed`` marks what this step changed. The box has room for ``columns`` letters and ``rows``
-    lines (0: as many as ``lines`` has); longer lines end in an ellipsis and are told in full by the tooltip, as is ``hint``.
+    ``kind`` and ``state`` are names from :mod:`pasidlab.views.theme`; ``word`` says the state in better words than
+    the theme's ("free-pending"); ``changed`` marks what this step changed. The box has room for ``columns`` letters
+    and ``rows`` lines (0: as many as ``lines`` has); longer lines end in an ellipsis and are told in full by the
+    tooltip, as is ``hint``.
 
     >>> Node("vm:vm1", ("vm1", "2 of 64 PASIDs"), "vm", state="live", word="running").present
     True
@@ -59,7 +62,8 @@ class Node:
 class Edge:
     """An arrow between two boxes. A ``flow`` is a thick arrow (data moves), a ``link`` has no head (belongs together).
 
-    ``columns`` is the room for the label in letters; without it there is none. A ``loose`` edge has no say in where boxes stand.
+    ``columns`` is the room for the label in letters; without it there is none. A ``loose`` edge has no say in where
+    boxes stand.
 
     >>> Edge("kvm:1-101", "guest:1", "host:101", label="1 → 101", columns=8).kind
     'arrow'
@@ -82,7 +86,9 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A frame around the boxes that name it, inside the frame ``parent`` if there is one. Drawn while a box in it is present."""
+    """A frame around the boxes that name it, inside the frame ``parent`` if there is one. Drawn while a box in it is
+    present.
+    """
 
     key: str
     label: str
@@ -128,16 +134,18 @@ class Figure:
 
 
 def _check(figure: Figure) -> None:
-    seen: set[str] = set()
-    for item in (*figure.clusters, *figure.nodes, *figure.edges):
-        if item.key in seen:
-            raise ValueError(f"a key in figure {figure.name} must be unique, not {item.key!r} twice")
-        seen.add(item.key)
     nodes = {node.key for node in figure.nodes}
+    keys = [cluster.key for cluster in figure.clusters] + [node.key for node in figure.nodes]
+    keys += [edge.key for edge in figure.edges]
+    for key, count in Counter(keys).items():
+        if not key or count > 1:
+            raise ValueError(f"a key in figure {figure.name} must be unique and not empty, not {key!r}")
     declared = {""}
     for cluster in figure.clusters:
         if cluster.parent not in declared:
-            raise ValueError(f"the parent of {cluster.key!r} must be a frame declared before it, not {cluster.parent!r}")
+            raise ValueError(
+                f"the parent of {cluster.key!r} must be a frame declared before it, not {cluster.parent!r}"
+            )
         declared.add(cluster.key)
     for node in figure.nodes:
         if node.cluster not in declared:
@@ -149,7 +157,8 @@ def _check(figure: Figure) -> None:
 
 
 def fold(items: Sequence[_Item], room: int) -> tuple[Sequence[_Item], int]:
-    """The items to draw when a figure has ``room`` boxes for them, and how many are folded into the last box ("+37 more").
+    """The items to draw when a figure has ``room`` boxes for them, and how many are folded into the last box ("+37
+    more").
 
     >>> fold("abcde", 5), fold("abcde", 3)
     (('abcde', 0), ('ab', 3))

@@ -1,8 +1,9 @@
-"""Draws a figure: geometry and figure in, SVG out. The live view draws with the same function and changes classes and texts later.
+"""Draws a figure: geometry and figure in, SVG out. The live view draws with the same function and changes classes and
+texts later.
 
-Every box, arrow and frame is one group with its address in ``data-key``; there are no ids, so pictures can share a page. A box is drawn around
-its own origin and moved into place by ``transform``; its texts are the places of :mod:`pasidlab.views.box` in their order. What is
-absent is drawn too, and hidden by its class.
+Every box, arrow and frame is one group with its address in ``data-key``; there are no ids, so pictures can share a
+page. A box is drawn around its own origin and moved into place by ``transform``; its texts are the places of
+:mod:`pasidlab.views.box` in their order. What is absent is drawn too, and hidden by its class.
 """
 
 from __future__ import annotations
@@ -29,11 +30,15 @@ _HEAD = 8.0
 def figure_svg(figure: Figure, places: Geometry) -> str:
     """The drawing as one ``<svg>`` element without a style sheet."""
     width, height = places.width + 2 * MARGIN, places.height + 2 * MARGIN
-    box = f"{-MARGIN} {-MARGIN} {number(width)} {number(height)}"
+    box = f'viewBox="{-MARGIN} {-MARGIN} {number(width)} {number(height)}"'
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="pasidlab" viewBox="{box}" width="{number(width)}" height="{number(height)}"'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="pasidlab" {box} {_size(width, height)}'
         f' role="img" aria-label="{html(figure.title)}">{figure_body(figure, places)}</svg>'
     )
+
+
+def _size(width: float, height: float) -> str:
+    return f'width="{number(width)}" height="{number(height)}"'
 
 
 def figure_body(figure: Figure, places: Geometry) -> str:
@@ -56,7 +61,7 @@ def _group(kind: str, classes: str, key: str) -> str:
 
 def _frame(cluster: Cluster, at: Rect, classes: str, depth: int) -> str:
     kind = "frame deep" if depth % 2 == 0 else "frame"
-    rect = f'<rect x="{number(at.x)}" y="{number(at.y)}" width="{number(at.width)}" height="{number(at.height)}" rx="10"/>'
+    rect = f'<rect x="{number(at.x)}" y="{number(at.y)}" {_size(at.width, at.height)} rx="10"/>'
     return f"{_group(kind, classes, cluster.key)}>{rect}</g>"
 
 
@@ -69,15 +74,14 @@ def _caption(cluster: Cluster, at: Rect, classes: str) -> str:
 def _node(node: Node, at: Rect, classes: dict[str, str], said: dict[str, list[str]]) -> str:
     written = address(node.key)
     radius = theme.kind(node.kind).radius
-    size = f'width="{number(at.width)}" height="{number(at.height)}"'
-    ring = f'<rect class="ring" x="-4" y="-4" width="{number(at.width + 8)}" height="{number(at.height + 8)}" rx="{radius + 4}"/>'
+    ring = f'<rect class="ring" x="-4" y="-4" {_size(at.width + 8, at.height + 8)} rx="{radius + 4}"/>'
     texts_ = "".join(
         f'<text class="{slot.name}" x="{number(slot.x)}" y="{number(slot.y)}">{html(line)}</text>'
         for slot, line in zip(box_slots(node), said[written], strict=True)
     )
     return (
         f'{_group("node", classes[written], node.key)} transform="translate({number(at.x)} {number(at.y)})">'
-        f'<title>{html(tooltip(node))}</title>{ring}<rect class="box" {size} rx="{radius}"/>'
+        f'<title>{html(tooltip(node))}</title>{ring}<rect class="box" {_size(at.width, at.height)} rx="{radius}"/>'
         f'<path class="bar" d="{_bar(at.height, radius)}"/>{texts_}</g>'
     )
 
@@ -88,7 +92,8 @@ def _bar(height: float, radius: int) -> str:
     if radius < BAR:
         return f"M0,0H{BAR}V{number(height)}H0Z"
     rise = bend - (bend * bend - (bend - BAR) ** 2) ** 0.5
-    return f"M{BAR},{number(rise)}A{bend},{bend} 0 0 0 0,{bend}V{number(height - bend)}A{bend},{bend} 0 0 0 {BAR},{number(height - rise)}Z"
+    arc = f"A{bend},{bend} 0 0 0"
+    return f"M{BAR},{number(rise)}{arc} 0,{bend}V{number(height - bend)}{arc} {BAR},{number(height - rise)}Z"
 
 
 def _edge(edge: Edge, curve: Curve, classes: dict[str, str], said: dict[str, list[str]]) -> str:

@@ -1,9 +1,9 @@
 """A ladder as plain data: who called whom, in order. Lanes are the actors, each row is one event.
 
-The picture of a kernel flow (ioctl, notification, handlers): time runs down, an arrow goes from the lane that acts to the lane that is
-asked, and what a lane does by itself stands on its line. ``depth`` is the row's place in the tree of causes: a row was caused by
-the nearest row above it with a smaller depth. Keys of rows are stable (an event's number), so the live view can point at the
-present step and recognise rows.
+The picture of a kernel flow (ioctl, notification, handlers): time runs down, an arrow goes from the lane that acts to
+the lane that is asked, and what a lane does by itself stands on its line. ``depth`` is the row's place in the tree of
+causes: a row was caused by the nearest row above it with a smaller depth. Keys of rows are stable (an event's
+number), so the live view can point at the present step and recognise rows.
 
 Invariants, checked at creation: keys are unique; rows name lanes that exist; depth grows by at most one a row.
 """
@@ -20,7 +20,8 @@ __all__ = ["Ladder", "Lane", "Row", "ladder_text"]
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A column: one actor. Neighbours with the same ``group`` (the altitude: ``"vm1"``, ``"host"``) get a common heading.
+    """A column: one actor. Neighbours with the same ``group`` (the altitude: ``"vm1"``, ``"host"``) get a common
+    heading.
 
     >>> Lane("host/kvm", "KVM", "host").label
     'KVM'
@@ -35,7 +36,8 @@ class Lane:
 class Row:
     """One event: an arrow from lane ``tail`` to lane ``head``, or a note on ``tail`` alone when there is no ``head``.
 
-    ``text`` is what happens, ``detail`` what else is known of it, ``kind`` a name from :data:`pasidlab.views.theme.ROW_KINDS`.
+    ``text`` is what happens, ``detail`` what else is known of it, ``kind`` a name from
+    :data:`pasidlab.views.theme.ROW_KINDS`.
 
     >>> Row("7", "guest", "vmm", "trap: PASID alloc", depth=1).kind
     'normal'
@@ -55,7 +57,8 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """A ladder. ``present`` is the key of the row that has just happened: rows after it are the future ("" : all are past).
+    """A ladder. ``present`` is the key of the row that has just happened: rows after it are the future ("" : all are
+    past).
 
     >>> Ladder("flow", "Bind", (Lane("a", "app"), Lane("k", "kernel")), (Row("1", "a", "k", "bind"),))
     <Ladder flow: lanes 2, rows 1>
@@ -99,7 +102,8 @@ def ladder_text(ladder: Ladder) -> str:
     """The ladder as text: number, from, to, and what happens, indented below its cause; ``>`` marks the present row.
 
     >>> lanes = (Lane("a", "app"), Lane("k", "kernel"), Lane("v", "KVM"))
-    >>> rows = (Row("1", "a", "k", "bind"), Row("2", "k", "v", "PASID 101 bound", depth=1, kind="notify"), Row("3", "v", "", "sets entry 1", depth=2))
+    >>> bound = Row("2", "k", "v", "PASID 101 bound", depth=1, kind="notify")
+    >>> rows = (Row("1", "a", "k", "bind"), bound, Row("3", "v", "", "sets entry 1", depth=2))
     >>> print(ladder_text(Ladder("flow", "Bind", lanes, rows, present="2")))
     Bind
        1  app    -> kernel  bind

@@ -1,10 +1,11 @@
 """Draws a ladder, without Graphviz: a heading of lanes and one band a row, so no label can meet another.
 
-Lanes stand in equal columns, wide enough for their names. A row's text stands above its arrow, or beside its dot when a lane does something
-by itself; it is kept inside the picture and wrapped where the whole picture is too narrow for it. On the left are the row's
-number and, as an indented rail, its place in the tree of causes.
+Lanes stand in equal columns, wide enough for their names. A row's text stands above its arrow, or beside its dot when
+a lane does something by itself; it is kept inside the picture and wrapped where the whole picture is too narrow for
+it. On the left are the row's number and, as an indented rail, its place in the tree of causes.
 
-The parts are separate (:func:`drawing`): the live view keeps the heading in sight while rows scroll, and recognises rows by key.
+The parts are separate (:func:`drawing`): the live view keeps the heading in sight while rows scroll, and recognises
+rows by key.
 """
 
 from __future__ import annotations
@@ -100,7 +101,9 @@ def _head(lanes: tuple[Lane, ...], gutter: float, step: float) -> tuple[str, flo
     return "".join(parts), float(top + 30)
 
 
-def _row(at: int, row: Row, levels: frozenset[int], xs: dict[str, float], gutter: float, width: float) -> tuple[float, str]:
+def _row(
+    at: int, row: Row, levels: frozenset[int], xs: dict[str, float], gutter: float, width: float
+) -> tuple[float, str]:
     kind = theme.row_kind(row.kind)
     word = " ".join(part for part in (kind.glyph, kind.word) if part)
     start, end = xs[row.tail], xs[row.head or row.tail]
@@ -121,9 +124,13 @@ def _row(at: int, row: Row, levels: frozenset[int], xs: dict[str, float], gutter
     ]
     first = 16
     for line_at, line in enumerate(lines):
-        parts.append(f'<text class="say" x="{number(x)}" y="{first + line_at * _STEP}">{_worded(line, word, line_at == 0)}</text>')
+        said = _worded(line, word, line_at == 0)
+        parts.append(f'<text class="say" x="{number(x)}" y="{first + line_at * _STEP}">{said}</text>')
     below = first + _STEP * len(lines) + (0 if alone else 10)
-    parts += [f'<text class="more" x="{number(x)}" y="{below + at_ * _STEP}">{html(line)}</text>' for at_, line in enumerate(more)]
+    parts += [
+        f'<text class="more" x="{number(x)}" y="{below + at_ * _STEP}">{html(line)}</text>'
+        for at_, line in enumerate(more)
+    ]
     return float(height), "".join(parts)
 
 
@@ -134,10 +141,14 @@ def _worded(line: str, word: str, first: bool) -> str:
 
 
 def _rail(at: int, row: Row, below: frozenset[int], middle: float, height: float) -> str:
-    """The row's number and its branch of the tree of causes; ``below`` are the levels whose rails go on to later rows."""
+    """The row's number and its branch of the tree of causes; ``below`` are the levels whose rails go on to later
+    rows.
+    """
     depth = min(row.depth, _RAILS - 1)
     x = _RAIL_LEFT + _RAIL * depth
-    rails = [f"M{_RAIL_LEFT + _RAIL * (level - 1)},0V{number(height)}" for level in range(1, depth + 1) if level in below]
+    rails = [
+        f"M{_RAIL_LEFT + _RAIL * (level - 1)},0V{number(height)}" for level in range(1, depth + 1) if level in below
+    ]
     if depth:
         rails.append(f"M{x - _RAIL},0V{number(middle)}H{x}")
     if row.depth + 1 in below and row.depth < _RAILS - 1:
@@ -151,7 +162,8 @@ def _levels_below(rows: tuple[Row, ...]) -> list[frozenset[int]]:
     """For each row the depths at which the next rows hang before the tree comes back to a lesser depth.
 
     >>> from pasidlab.views.ladder import Row
-    >>> [sorted(levels) for levels in _levels_below((Row("1", "a"), Row("2", "a", depth=1), Row("3", "a", depth=1), Row("4", "a")))]
+    >>> rows = (Row("1", "a"), Row("2", "a", depth=1), Row("3", "a", depth=1), Row("4", "a"))
+    >>> [sorted(levels) for levels in _levels_below(rows)]
     [[0, 1], [0, 1], [0], []]
     """
     found: list[frozenset[int]] = []
@@ -176,9 +188,9 @@ def _mark(start: float, end: float, y: float, alone: bool) -> str:
 def ladder_svg(ladder: Ladder, mode: Mode | None = None) -> str:
     """The ladder as a complete SVG document, to be shown anywhere."""
     parts = drawing(ladder)
+    foot = number(parts.head_height + parts.body_height)
     lines = "".join(
-        f'<path class="lane" d="M{number(x)},{number(parts.head_height - 4)}V{number(parts.head_height + parts.body_height)}"/>'
-        for x in parts.lanes
+        f'<path class="lane" d="M{number(x)},{number(parts.head_height - 4)}V{foot}"/>' for x in parts.lanes
     )
     rows = "".join(
         f'<g class="row {row.classes}" data-key="{row.key}" transform="translate(0 {number(row.y)})">{row.svg}</g>'

@@ -1,10 +1,12 @@
 """Where things stand: Graphviz places boxes and routes arrows; nothing that it draws is used, only its coordinates.
 
-Graphviz is asked for JSON (``-Tjson0``: attributes of the finished layout). Its unit is the point, read here as a pixel; its y axis points
-up, ours down. The ``dot`` program is one engine; whoever has another (the browser's WebAssembly) passes the answer to :func:`read`.
+Graphviz is asked for JSON (``-Tjson0``: attributes of the finished layout). Its unit is the point, read here as a
+pixel; its y axis points up, ours down. The ``dot`` program is one engine; whoever has another (the browser's
+WebAssembly) passes the answer to :func:`read`.
 
-Why not Graphviz's own SVG: its text is measured with the fonts of the machine that ran it and shown with others', its ids clash
-between two pictures on a page, and its boxes cannot have a bar, a state on the right, or lines of different weight.
+Why not Graphviz's own SVG: its text is measured with the fonts of the machine that ran it and shown with others', its
+ids clash between two pictures on a page, and its boxes cannot have a bar, a state on the right, or lines of different
+weight.
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ def available() -> bool:
 
 @lru_cache(maxsize=64)
 def geometry(shape: Topology) -> Geometry:
-    """The layout of a topology by the ``dot`` program; layouts are kept, so time travel finds the earlier ones again."""
+    """The layout of a topology by the ``dot`` program; layouts are kept, so time travel finds the earlier ones
+    again.
+    """
     return read(_run_dot(plan(shape)))
 
 
@@ -82,9 +86,9 @@ def _run_dot(text: str) -> str:
 def read(answer: str) -> Geometry:
     """The layout in Graphviz's JSON.
 
-    >>> found = read('{"bb": "0,0,100,50", "objects": [{"name": "a", "id": "a", "pos": "50,25", "width": "1", "height": "0.5"}]}')
-    >>> found.nodes["a"]
-    Rect(x=14.0, y=7.0, width=72.0, height=36.0)
+    >>> box = '{"name": "a", "id": "a", "pos": "50,25", "width": "1", "height": "0.5"}'
+    >>> read(f'{{"bb": "0,0,100,50", "objects": [{box}]}}').nodes["a"]
+    Rect(x=0.0, y=0.0, width=72.0, height=36.0)
     """
     try:
         whole = json.loads(answer)
@@ -92,9 +96,35 @@ def read(answer: str) -> Geometry:
         raise GraphvizError(f"an answer of Graphviz must be JSON, not {answer[:60]!r}") from error
     objects, edges = _items(whole, "objects"), _items(whole, "edges")
     _, _, width, height = _numbers(_text(whole, "bb"))
-    nodes = {key_of(_text(item, "id")): _node(item, height) for item in objects if "pos" in item}
-    frames = {key_of(_text(item, "id")): _frame(item, height) for item in objects if "bb" in item and "id" in item}
-    return Geometry(width, height, nodes, {key_of(_text(item, "id")): _curve(item, height) for item in edges}, frames)
+    named = [(key_of(_text(item, "id")), item) for item in objects if "id" in item]
+    nodes = {key: _node(item, height) for key, item in named if "pos" in item}
+    frames = {key: _frame(item, height) for key, item in named if "bb" in item}
+    ways = {key_of(_text(item, "id")): _curve(item, height) for item in edges if "id" in item}
+    return _trimmed(Geometry(width, height, nodes, ways, frames))
+
+
+def _trimmed(found: Geometry) -> Geometry:
+    """The layout without the empty margin at its left and top, where the unseen box stood that keeps the order."""
+    rects = [*found.nodes.values(), *found.frames.values()]
+    points = [point for curve in found.edges.values() for point in curve.points]
+    dx = min([rect.x for rect in rects] + [x for x, _ in points], default=0.0)
+    dy = min([rect.y for rect in rects] + [y for _, y in points], default=0.0)
+
+    def moved(point: tuple[float, float] | None) -> tuple[float, float] | None:
+        return point and (round(point[0] - dx, 2), round(point[1] - dy, 2))
+
+    return Geometry(
+        found.width - dx,
+        found.height - dy,
+        {key: rect._replace(x=round(rect.x - dx, 2), y=round(rect.y - dy, 2)) for key, rect in found.nodes.items()},
+        {
+            key: Curve(
+                tuple((round(x - dx, 2), round(y - dy, 2)) for x, y in way.points), moved(way.tip), moved(way.label)
+            )
+            for key, way in found.edges.items()
+        },
+        {key: rect._replace(x=round(rect.x - dx, 2), y=round(rect.y - dy, 2)) for key, rect in found.frames.items()},
+    )
 
 
 def _node(item: dict[str, object], height: float) -> Rect:

@@ -1,8 +1,9 @@
 """How wide text is, without a font: boxes are sized before any browser has seen them.
 
-Counts with the widths of Helvetica (Adobe's font metrics, thousandths of an em), which Arial, Liberation Sans and the other fonts
-of :data:`pasidlab.views.theme.UI_FONT` share closely; a margin of 6 % takes up the rest. Letters that are not ASCII count
-as wide. Everything that is drawn goes through :func:`fit` or :func:`wrap`, so no name is long enough to leave its box.
+Counts with the widths of Helvetica (Adobe's font metrics, thousandths of an em), which Arial, Liberation Sans and the
+other fonts of :data:`pasidlab.views.theme.UI_FONT` share closely; a margin of 6 % takes up the rest. Letters that are
+not ASCII count as wide. Everything that is drawn goes through :func:`fit` or :func:`wrap`, so no name is long enough
+to leave its box.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ __all__ = ["fit", "text_width", "wrap"]
 
 # fmt: off
 _HELVETICA = (
-    278, 278, 355, 556, 556, 889, 667, 222, 333, 333, 389, 584, 278, 333, 278, 278,  # space ! " # $ % & ' ( ) * + , - . /
+    278, 278, 355, 556, 556, 889, 667, 222, 333, 333, 389, 584, 278, 333, 278, 278,  # space to /
     556, 556, 556, 556, 556, 556, 556, 556, 556, 556, 278, 278, 584, 584, 584, 556,  # 0-9 : ; < = > ?
     1015, 667, 667, 722, 722, 667, 611, 778, 722, 278, 500, 667, 556, 833, 722, 778,  # @ A-O
     667, 778, 722, 667, 611, 722, 667, 944, 667, 667, 611, 278, 278, 278, 469, 556,  # P-Z [ \ ] ^ _
@@ -32,7 +33,7 @@ def text_width(text: str, size: float, *, mono: bool = False, bold: bool = False
     """About how many pixels ``text`` takes at font size ``size``, rather too many than too few.
 
     >>> round(text_width("PASID 101", 12)), round(text_width("PASID 101", 12, mono=True))
-    (64, 69)
+    (63, 69)
     """
     total = sum(_letter(letter, mono) for letter in text)
     return total / 1000 * size * _MARGIN * (_BOLD if bold and not mono else 1.0)
@@ -53,7 +54,7 @@ def fit(text: str, room: float, size: float, *, mono: bool = False, bold: bool =
     """``text`` if ``room`` pixels hold it, else as much of its beginning as they hold, and an ellipsis.
 
     >>> fit("a virtual machine with a long name", 90, 12)
-    'a virtual mac…'
+    'a virtual mach…'
     """
     if text_width(text, size, mono=mono, bold=bold) <= room:
         return text

@@ -1,7 +1,8 @@
 """Still pictures: a figure with its style sheet, for notebooks, GitHub, slides and paper. Needs the ``dot`` program.
 
-A still picture is cut to what is present, has its own paper (it may stand on any page), a title, and follows the reader's light or dark
-preference unless a mode is asked for. Printing programs that know no media queries see the light one.
+A still picture is cut to what is present, has its own paper (it may stand on any page), a title, and follows the
+reader's light or dark preference unless a mode is asked for. Printing programs that know no media queries see the
+light one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ _TITLE = 34
 
 
 def svg(figure: Figure, mode: Mode | None = None) -> str:
-    """``figure`` as a complete SVG document; :class:`~pasidlab.views.layout.GraphvizError` without the ``dot`` program."""
+    """``figure`` as a complete SVG document; :class:`~pasidlab.views.layout.GraphvizError` without the ``dot``
+    program.
+    """
     places = layout.geometry(topology(figure))
     left, top, right, bottom = _extent(figure, places)
     inner = f'<g transform="translate({number(-left)} {number(-top)})">{figure_body(figure, places)}</g>'
@@ -39,12 +42,13 @@ def page(title: str, note: str, width: float, height: float, inner: str, mode: M
     top = _TITLE + (18 if note else 0)
     room = max(width, text_width(title, 14, bold=True), text_width(note, 12))
     wide, tall = number(room + 2 * _EDGE), number(height + top + 2 * _EDGE - 8)
+    size = f'width="{wide}" height="{tall}"'
     words = f'<text class="title" x="{_EDGE}" y="{_EDGE + 10}">{html(title)}</text>'
     words += f'<text class="note" x="{_EDGE}" y="{_EDGE + 29}">{html(note)}</text>' if note else ""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="pasidlab" width="{wide}" height="{tall}" viewBox="0 0 {wide} {tall}"'
-        f' role="img" aria-label="{html(title)}"><style>{style.still(mode)}</style><rect class="paper" width="{wide}" height="{tall}" rx="8"/>'
-        f'{words}<g transform="translate({_EDGE} {_EDGE + top - 8})">{inner}</g></svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="pasidlab" {size} viewBox="0 0 {wide} {tall}" role="img"'
+        f' aria-label="{html(title)}"><style>{style.still(mode)}</style>'
+        f'<rect class="paper" {size} rx="8"/>{words}<g transform="translate({_EDGE} {_EDGE + top - 8})">{inner}</g></svg>'
     )
 
 

@@ -1,8 +1,8 @@
 """Style sheets made from the theme: the same rules draw the still picture and the live one.
 
-Rules name colours as ``var(--pl-NAME)``. A live picture defines these variables for light and dark pages and follows a switch of the theme
-by itself (:func:`live`). A still picture cannot rely on variables (printing programs do not know them), so :func:`still` writes
-the colours into the rules, light first and dark in a media query.
+Rules name colours as ``var(--pl-NAME)``. A live picture defines these variables for light and dark pages and follows
+a switch of the theme by itself (:func:`live`). A still picture cannot rely on variables (printing programs do not
+know them), so :func:`still` writes the colours into the rules, light first and dark in a media query.
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ _LADDER = f"""
 {ROOT} .row .no {{ font-size: 10px; fill: var(--pl-muted); text-anchor: end; }}
 {ROOT} .row .tree {{ fill: none; stroke: var(--pl-rule); stroke-width: 1.5; }}
 {ROOT} .row .knot {{ fill: var(--pl-line); }}
-{ROOT} .row .say {{ font-size: 12px; paint-order: stroke; stroke: var(--pl-paper); stroke-width: 4px; stroke-linejoin: round; }}
-{ROOT} .row .more {{ font-size: 11px; fill: var(--pl-muted); paint-order: stroke; stroke: var(--pl-paper); stroke-width: 4px; }}
+{ROOT} .row :is(.say, .more) {{ paint-order: stroke; stroke: var(--pl-paper); stroke-width: 4px;
+  stroke-linejoin: round; }}
+{ROOT} .row .say {{ font-size: 12px; }}
+{ROOT} .row .more {{ font-size: 11px; fill: var(--pl-muted); }}
 {ROOT} .row .way {{ fill: none; }}
 {ROOT} .row .dot {{ stroke: none; }}
 {ROOT} .row.is-present .band {{ fill: var(--pl-present); }}
@@ -66,10 +68,12 @@ _LADDER = f"""
 {ROOT} .row.is-future :is(.way, .tip, .dot) {{ opacity: .45; }}
 """
 _TABLE = f"""
-{ROOT} table {{ border-collapse: collapse; font: 12.5px {theme.UI_FONT}; color: var(--pl-ink); font-variant-numeric: tabular-nums; }}
+{ROOT} table {{ border-collapse: collapse; color: var(--pl-ink); font: 12.5px {theme.UI_FONT};
+  font-variant-numeric: tabular-nums; }}
 {ROOT} caption {{ text-align: left; font-weight: 600; padding: 2px 8px 6px 8px; }}
 {ROOT} th {{ text-align: left; font-weight: 600; color: var(--pl-muted); background: var(--pl-cluster); }}
-{ROOT} :is(td, th) {{ padding: 4px 10px; border-bottom: 1px solid var(--pl-rule); white-space: nowrap; text-align: left; }}
+{ROOT} :is(td, th) {{ padding: 4px 10px; border-bottom: 1px solid var(--pl-rule); white-space: nowrap;
+  text-align: left; }}
 {ROOT} td.num {{ font-family: {theme.MONO_FONT}; font-size: 12px; }}
 {ROOT} td.is-changed {{ box-shadow: inset 0 -3px 0 var(--pl-changed); }}
 {ROOT} tbody tr td:first-child {{ border-left: 4px solid transparent; }}
@@ -81,10 +85,10 @@ def _of_states() -> str:
     for state in theme.STATES.values():
         node, edge = f"{ROOT} .node.s-{state.name}", f"{ROOT} .edge.s-{state.name}"
         dash = f" stroke-dasharray: {state.dash};" if state.dash else ""
-        ink = f"var(--pl-{state.name}-ink)"
+        ink, wide = f"var(--pl-{state.name}-ink)", f"stroke-width: {state.weight};"
         outline = "var(--pl-line)" if state.name == "idle" else ink
         lines += [
-            f"{node} .box {{ fill: var(--pl-{state.name}-fill); stroke: {outline}; stroke-width: {state.weight};{dash} }}",
+            f"{node} .box {{ fill: var(--pl-{state.name}-fill); stroke: {outline}; {wide}{dash} }}",
             f"{node} .bar {{ fill: var(--pl-{state.name}-accent); }}",
             f"{node} .b {{ fill: {ink}; }}",
             f"{ROOT} tbody tr.s-{state.name} td:first-child {{ border-left-color: var(--pl-{state.name}-accent); }}",
@@ -131,8 +135,8 @@ def live() -> str:
     )
     page = "body:not([data-jp-theme-light])"
     return (
-        f"{ROOT} {{ {light}; --pl-paper: var(--jp-layout-color1, #ffffff); }}\n"
-        f'body[data-jp-theme-light="false"] {ROOT} {{ {dark}; --pl-paper: var(--jp-layout-color1, #111418); }}\n'
+        f"{ROOT} {{ {light}; --pl-paper: var(--jp-layout-color0, #ffffff); }}\n"
+        f'body[data-jp-theme-light="false"] {ROOT} {{ {dark}; --pl-paper: var(--jp-layout-color0, #111418); }}\n'
         f"@media (prefers-color-scheme: dark) {{ {page} {ROOT} {{ {dark} }} }}\n{rules()}"
     )
 
@@ -145,7 +149,8 @@ def still(mode: theme.Mode | None = None) -> str:
     """
     if mode:
         return _coloured(rules(), mode)
-    return f"{_coloured(rules(), 'light')}\n@media (prefers-color-scheme: dark) {{\n{_coloured(_only_colours(), 'dark')}\n}}"
+    dark = _coloured(_only_colours(), "dark")
+    return f"{_coloured(rules(), 'light')}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
 
 
 def _coloured(text: str, mode: theme.Mode) -> str:

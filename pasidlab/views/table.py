@@ -1,7 +1,8 @@
 """A table as plain data: columns, rows with ids, and which cells this step changed. Text and HTML are drawn from it.
 
-The first column names the row. ``state`` of a row is a state of the theme: drawn as a bar and, where a column is called ``"state"``, as
-glyph and word. Cells are text already: whoever makes the row knows how its numbers are written.
+The first column names the row. ``state`` of a row is a state of the theme: drawn as a bar and, where a column is
+called ``"state"``, as glyph and word. Cells are text already: whoever makes the row knows how its numbers are
+written.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Table:
             if len(row.cells) != len(self.columns):
                 raise ValueError(f"row {row.key!r} must have {len(self.columns)} cells, not {len(row.cells)}")
             if not columns.issuperset(row.changed):
-                raise ValueError(f"a changed cell of row {row.key!r} must be one of {', '.join(columns)}, not {row.changed}")
+                raise ValueError(
+                    f"a changed cell of row {row.key!r} must be one of {', '.join(columns)}, not {row.changed}"
+                )
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         page = f'<div class="pasidlab"><style>{style.live()}</style>{table_html(self)}</div>'
@@ -98,12 +101,17 @@ def table_text(table: Table) -> str:
     """
     titles = [clean(column.title) for column in table.columns]
     shown = [
-        [cell + "*" * (column.key in row.changed) for column, cell in zip(table.columns, cells(table, row), strict=True)]
+        [
+            cell + "*" * (column.key in row.changed)
+            for column, cell in zip(table.columns, cells(table, row), strict=True)
+        ]
         for row in table.rows
     ]
     widths = [max(map(_cells_wide, column)) for column in zip(titles, *shown, strict=True)]
     lines = [clean(table.title), _fixed(titles, widths), _fixed(["-" * width for width in widths], widths)]
-    return "\n".join([*lines, *(_fixed(row, widths) for row in shown)] if shown else [clean(table.title), f"({table.empty})"])
+    return "\n".join(
+        [*lines, *(_fixed(row, widths) for row in shown)] if shown else [clean(table.title), f"({table.empty})"]
+    )
 
 
 def _fixed(parts: list[str], widths: list[int]) -> str:
@@ -131,7 +139,9 @@ def table_html(table: Table) -> str:
 def _html_row(table: Table, row: Line) -> str:
     parts = []
     for column, cell in zip(table.columns, cells(table, row), strict=True):
-        names = ["num"] * column.mono + ["state"] * (column.key == "state") + ["is-changed"] * (column.key in row.changed)
+        names = (
+            ["num"] * column.mono + ["state"] * (column.key == "state") + ["is-changed"] * (column.key in row.changed)
+        )
         classes = f' class="{" ".join(names)}"' if names else ""
         parts.append(f"<td{classes}>{html(cell)}</td>")
     return f'<tr class="s-{row.state}" data-key="{address(row.key)}">{"".join(parts)}</tr>'

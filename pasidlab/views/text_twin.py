@@ -1,7 +1,7 @@
 """A figure in words: what the picture shows, as a tree of frames and boxes and a list of arrows.
 
-For terminals, for logs, for screen readers, and for the reader whose browser shows no picture. Everything that the picture shows is told
-(state words, what changed, labels), nothing that it hides.
+For terminals, for logs, for screen readers, and for the reader whose browser shows no picture. Everything that the
+picture shows is told (state words, what changed, labels), nothing that it hides.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ def text(figure: Figure) -> str:
     """``figure`` as text.
 
     >>> from pasidlab.views.figure import Cluster, Edge, Figure, Node
-    >>> boxes = (Node("a", ("PASID 1",), cluster="g"), Node("b", ("PASID 101",), state="live", word="bound", changed=True))
-    >>> print(text(Figure("f", "Mapping", boxes, (Edge("e", "a", "b", label="KVM"),), (Cluster("g", "guest"),))))
+    >>> guest = Node("a", ("PASID 1",), cluster="g")
+    >>> host = Node("b", ("PASID 101",), state="live", word="bound", changed=True)
+    >>> arrow = Edge("e", "a", "b", label="KVM")
+    >>> print(text(Figure("f", "Mapping", (guest, host), (arrow,), (Cluster("g", "guest"),))))
     Mapping
     ├─ PASID 101 (● bound, changed)
     └─ guest

@@ -1,7 +1,8 @@
 """A figure taken apart: what decides where things stand (topology), how they do (states), and what they say (texts).
 
-Two figures with equal topologies have the same layout, whatever their states and texts are; this is what lets a live picture be
-laid out once. Invariant: nothing that a machine changes from step to step (names in boxes, states, numbers) is in the topology.
+Two figures with equal topologies have the same layout, whatever their states and texts are; this is what lets a live
+picture be laid out once. Invariant: nothing that a machine changes from step to step (names in boxes, states,
+numbers) is in the topology.
 """
 
 from __future__ import annotations
@@ -16,8 +17,19 @@ from pasidlab.views.measure import fit, text_width
 if TYPE_CHECKING:
     from pasidlab.views.figure import Cluster, Edge, Figure
 
-__all__ = ["EDGE_LABEL", "FRAME_LABEL", "EdgePlan", "FramePlan", "NodePlan", "Topology", "edge_present", "frames_present"]
-__all__ += ["states", "texts", "topology"]
+__all__ = [
+    "EDGE_LABEL",
+    "FRAME_LABEL",
+    "EdgePlan",
+    "FramePlan",
+    "NodePlan",
+    "Topology",
+    "edge_present",
+    "frames_present",
+    "states",
+    "texts",
+    "topology",
+]
 
 EDGE_LABEL, FRAME_LABEL = 11.0, 11.5
 """Font sizes of the labels of arrows and frames."""
@@ -68,15 +80,17 @@ def topology(figure: Figure) -> Topology:
     >>> from dataclasses import replace
     >>> from pasidlab.views.figure import Figure, Node
     >>> node = Node("a", ("free",))
-    >>> before, after = (Figure("f", "F", (n,)) for n in (node, replace(node, lines=("taken",), state="live", present=False)))
-    >>> topology(before) == topology(after)
+    >>> later = replace(node, lines=("taken",), state="live", present=False)
+    >>> topology(Figure("f", "F", (node,))) == topology(Figure("f", "F", (later,)))
     True
     """
     return Topology(
         figure.direction,
         tuple(NodePlan(node.key, node.cluster, *box_size(node)) for node in figure.nodes),
         tuple(
-            EdgePlan(edge.key, edge.tail, edge.head, edge.kind != "link", round(edge.columns * _EDGE_COLUMN), edge.loose)
+            EdgePlan(
+                edge.key, edge.tail, edge.head, edge.kind != "link", round(edge.columns * _EDGE_COLUMN), edge.loose
+            )
             for edge in figure.edges
         ),
         tuple(FramePlan(cluster.key, cluster.parent, _frame_label(cluster)) for cluster in figure.clusters),

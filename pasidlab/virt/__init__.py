@@ -1,1 +1,1 @@
-"""What makes guests: VFIO, KVM, mediated devices, and the user-space hypervisor with its emulated IOMMU and its traps."""
+"""What makes guests: VFIO, KVM, mediated devices, and the user-space hypervisor with its emulated IOMMU."""

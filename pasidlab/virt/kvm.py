@@ -1,14 +1,15 @@
 """KVM: guest memory slots, and the PASID translation tables that make ENQCMD work in a guest.
 
 Models the VMX side of KVM with the PASID translation patches (never merged): per VM two directories and tables in host
-memory, read by the processor; a notifier with CPU priority by the hypervisor's mm; an entry appears on BIND and vanishes on
-UNBIND (or FREE, as the documents have it; the code ignored FREE). Each valid entry holds a reference on its host PASID.
+memory, read by the processor; a notifier with CPU priority by the hypervisor's mm; an entry appears on BIND and
+vanishes on UNBIND (or FREE, as the documents have it; the code ignored FREE). Each valid entry holds a reference on its
+host PASID.
 
-A failed translation (exits 72 and 73) injects nothing and goes to nobody: KVM sets ZF and skips the instruction, which the
-guest reads as "queue full, try again". A guest that uses an unbound PASID therefore retries for ever.
+A failed translation (exits 72 and 73) injects nothing and goes to nobody: KVM sets ZF and skips the instruction, which
+the guest reads as "queue full, try again". A guest that uses an unbound PASID therefore retries for ever.
 
-UNVERIFIED: the bit layout of directory and table entries rests on one public code base. How KVM keeps vCPUs out of the guest
-while an entry changes was not read; here a change is a single step.
+UNVERIFIED: the bit layout of directory and table entries rests on one public code base. How KVM keeps vCPUs out of the
+guest while an entry changes was not read; here a change is a single step.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class KvmEntry(NamedTuple):
 class GuestMemory(Memory):
     """Guest-physical memory: one memory slot of the hypervisor process's address space.
 
-    A guest-physical address is an offset into the slot; the hypervisor's own page table leads on to the host frame. (The
-    processor caches both steps in the EPT, which is not modelled.)
+    A guest-physical address is an offset into the slot; the hypervisor's own page table leads on to the host frame.
+    (The processor caches both steps in the EPT, which is not modelled.)
     """
 
     def __init__(self, host: Memory, mm: Mm, base: int, size: int) -> None:
@@ -103,7 +104,7 @@ class KvmVm(Actor, state=("high", "low")):
         """The name under which this VM's entries hold their references."""
         return f"kvm:{self.name}"
 
-    # --- the translation table ------------------------------------------------------------------------------------------
+    # --- the translation table ----------------------------------------------------------------------------------------
 
     def _slot(self, guest_pasid: int, *, build: bool) -> int | None:
         """The host-physical address of an entry; without ``build``, ``None`` if its table does not exist."""
@@ -150,16 +151,30 @@ class KvmVm(Actor, state=("high", "low")):
         assert slot is not None
         self._kernel.ioasid.get(host_pasid, self.holder)
         self._kernel.platform.memory.store32(slot, VMX_PASID_TABLE_ENTRY.encode(V=1, HOST_PASID=host_pasid)[0])
-        self.emit(Verb.WRITE_ENTRY, f"{self.name}: guest PASID {guest_pasid}", "not valid", host_pasid, gpasid=guest_pasid, pasid=host_pasid)
+        self.emit(
+            Verb.WRITE_ENTRY,
+            f"{self.name}: guest PASID {guest_pasid}",
+            "not valid",
+            host_pasid,
+            gpasid=guest_pasid,
+            pasid=host_pasid,
+        )
 
     def _clear_entry(self, guest_pasid: int, host_pasid: int) -> None:
         slot = self._slot(guest_pasid, build=False)
         assert slot is not None
         self._kernel.platform.memory.store32(slot, 0)
-        self.emit(Verb.CLEAR_ENTRY, f"{self.name}: guest PASID {guest_pasid}", host_pasid, "not valid", gpasid=guest_pasid, pasid=host_pasid)
+        self.emit(
+            Verb.CLEAR_ENTRY,
+            f"{self.name}: guest PASID {guest_pasid}",
+            host_pasid,
+            "not valid",
+            gpasid=guest_pasid,
+            pasid=host_pasid,
+        )
         self._kernel.ioasid.put(host_pasid, self.holder)
 
-    # --- notifications ----------------------------------------------------------------------------------------------------
+    # --- notifications ------------------------------------------------------------------------------------------------
 
     @property
     def notifier_name(self) -> str:
@@ -176,7 +191,9 @@ class KvmVm(Actor, state=("high", "low")):
         spid, host_pasid = payload.spid, payload.ioasid
         if spid is None or event is IoasidEvent.ALLOC or not 0 <= spid < PASID_LIMIT:
             return False
-        told = self.emit(Verb.HANDLE, f"{event} of IOASID {host_pasid}", event=event.value, pasid=host_pasid, gpasid=spid)
+        told = self.emit(
+            Verb.HANDLE, f"{event} of IOASID {host_pasid}", event=event.value, pasid=host_pasid, gpasid=spid
+        )
         with self.timeline.because(told):
             if event is IoasidEvent.BIND:
                 try:
@@ -187,7 +204,7 @@ class KvmVm(Actor, state=("high", "low")):
                 self._clear_entry(spid, host_pasid)
         return True
 
-    # --- VM exits -----------------------------------------------------------------------------------------------------------
+    # --- VM exits -----------------------------------------------------------------------------------------------------
 
     def vm_exit(self, cpu: Cpu, reason: ExitReason, translation: PasidTranslation) -> Resume:
         """Exits 72 and 73: set ZF, skip the instruction, tell nobody."""
@@ -195,7 +212,7 @@ class KvmVm(Actor, state=("high", "low")):
         cpu.zf = True
         return Resume.SKIP
 
-    # --- the end ------------------------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """The VM's file descriptor is closed: leave the chain, drop every valid entry's reference, free the tables."""

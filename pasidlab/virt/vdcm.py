@@ -1,8 +1,8 @@
 """A mediated device: one Assignable Device Interface (ADI) as its virtual device composition module presents it.
 
-Models ``drivers/vfio/mdev/idxd`` (never merged). The guest sees a device with one work queue. Its BAR0 is this emulation: each
-register that carries a PASID is intercepted, and the guest's PASID becomes a host PASID before hardware sees it. Its portal is
-a page of the real device: submissions do not trap.
+Models ``drivers/vfio/mdev/idxd`` (never merged). The guest sees a device with one work queue. Its BAR0 is this
+emulation: each register that carries a PASID is intercepted, and the guest's PASID becomes a host PASID before hardware
+sees it. Its portal is a page of the real device: submissions do not trap.
 
 =========  ==========================  ==============================================================
 queue      the guest programs          hardware gets
@@ -12,8 +12,8 @@ dedicated  its own PASID               the host PASID with that SPID, and a refe
 shared     PASID enabled, no number    nothing: the PASID comes with each ENQCMD, translated by the CPU
 =========  ==========================  ==============================================================
 
-The reference is held until the queue is disabled, by whatever way (command, reset, FREE, close), as the documents intend; the
-code dropped it in one of these ways only.
+The reference is held until the queue is disabled, by whatever way (command, reset, FREE, close), as the documents
+intend; the code dropped it in one of these ways only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
 
     def __init__(self, kernel: Kernel, parent: Idxd, queue: WorkQueue, container: VfioContainer, name: str) -> None:
         setup = QueueSetup(queue.dedicated, _WQ_SIZE)
-        super().__init__(kernel.timeline, f"{kernel.altitude}.mdev[{name}]", [setup], kernel.altitude, configurable=False)
+        super().__init__(
+            kernel.timeline, f"{kernel.altitude}.mdev[{name}]", [setup], kernel.altitude, configurable=False
+        )
         self.name = name
         self.parent = parent
         self.queue = queue
@@ -57,7 +59,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         """The name under which a programmed PASID is held."""
         return f"vdcm:{self.name}"
 
-    # --- intercepted commands -------------------------------------------------------------------------------------------
+    # --- intercepted commands -----------------------------------------------------------------------------------------
 
     def _command(self, command: int, operand: int) -> int:
         """What the guest's driver asks of its device."""
@@ -111,7 +113,14 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         """The host PASID behind a guest's, with a reference taken; ``None`` when the VM has no such PASID."""
         host_pasid = self._kernel.ioasid.find_by_spid(self._container.set, guest_pasid, holder=self.holder)
         after = host_pasid if host_pasid is not None else "unknown"
-        self.emit(Verb.TRANSLATE, f"guest PASID {guest_pasid}", guest_pasid, after, guest_pasid=guest_pasid, host_pasid=host_pasid)
+        self.emit(
+            Verb.TRANSLATE,
+            f"guest PASID {guest_pasid}",
+            guest_pasid,
+            after,
+            guest_pasid=guest_pasid,
+            host_pasid=host_pasid,
+        )
         return host_pasid
 
     def _quiesce(self, command: int, operand: int) -> CommandError:
@@ -131,7 +140,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         return CommandError.SUCCESS
 
     def _stop_queue(self, *, disable: bool) -> None:
-        """Quiet the hardware queue; a shared one keeps running for the other VMs and is only drained of this VM's work."""
+        """Quiet the hardware queue; a shared one runs on for the other VMs and is only drained of this VM's work."""
         if self.queue.dedicated:
             if disable and self.wq_enabled(0):
                 self.parent.disable(self.queue.index)
@@ -148,7 +157,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
             host_pasid, self.programmed = self.programmed, None
             self._kernel.ioasid.put(host_pasid, self.holder)
 
-    # --- notifications ----------------------------------------------------------------------------------------------------
+    # --- notifications ------------------------------------------------------------------------------------------------
 
     @property
     def notifier_name(self) -> str:
@@ -161,7 +170,9 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         return Priority.DEVICE
 
     def ioasid_notified(self, event: IoasidEvent, payload: Payload) -> bool:
-        """FREE of a PASID that is still in the queue: stop the queue later, from the workqueue (this is atomic context)."""
+        """FREE of a PASID that is still in the queue: stop the queue later, from the workqueue (this is atomic
+        context).
+        """
         told = self.emit(Verb.HANDLE, f"{event} of IOASID {payload.ioasid}", event=event.value, pasid=payload.ioasid)
         if event is not IoasidEvent.FREE or self.programmed != payload.ioasid:
             return False
@@ -177,7 +188,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
             if self.programmed == int(what):
                 self._stop_queue(disable=True)
 
-    # --- the end ------------------------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """The device's file descriptor is closed: reset it, leave the chain, give the hardware queue back."""

@@ -1,11 +1,12 @@
 """VFIO: how a user-space hypervisor maps its guest's memory for DMA and manages PASIDs.
 
-Models the vfio_iommu_type1 container with the series "vfio: expose virtual Shared Virtual Addressing to VMs" (v6, 2020, never
-merged): the PASID request ioctl (alloc, free), and the nesting operations (bind page table, unbind, cache invalidation).
+Models the vfio_iommu_type1 container with the series "vfio: expose virtual Shared Virtual Addressing to VMs" (v6, 2020,
+never merged): the PASID request ioctl (alloc, free), and the nesting operations (bind page table, unbind, cache
+invalidation).
 
-One container a VM, of nesting type. Its ioasid_set has the hypervisor's mm as token. The set is made when the container is
-opened, as /dev/ioasid does in the V4 series, so that a quota which is too large is refused when it is given; v6 made it
-when the first device was attached.
+One container a VM, of nesting type. Its ioasid_set has the hypervisor's mm as token. The set is made when the container
+is opened, as /dev/ioasid does in the V4 series, so that a quota which is too large is refused when it is given; v6 made
+it when the first device was attached.
 """
 
 from __future__ import annotations
@@ -115,7 +116,10 @@ class VfioContainer(Actor, state=("open",)):
     # --- VFIO_IOMMU_NESTING_OP ----------------------------------------------------------------------------------------
 
     def bind_pgtbl(self, key: str, data: GuestPasidBind) -> None:
-        """Bind a guest page table on the device ``key``. Errors as for :meth:`pasidlab.kernel.iommu.vtd.svm.Svm.bind_guest`."""
+        """Bind a guest page table on the device ``key``.
+
+        Errors as for :meth:`pasidlab.kernel.iommu.vtd.svm.Svm.bind_guest`.
+        """
         device = self._device(key)
         event = self.emit(Verb.IOCTL, "NESTING_OP bind", hpasid=data.hpasid, gpasid=data.gpasid, gpgd=data.gpgd)
         with self.timeline.because(event):
@@ -154,6 +158,6 @@ class VfioContainer(Actor, state=("open",)):
             self._kernel.iommu.domain_free(self.domain)
             self.open = False
 
-
     def __repr__(self) -> str:
-        return f"<VFIO container of {self.set.name}: {', '.join(format_rid(device.rid) for device in self.devices.values())}>"
+        devices = ", ".join(format_rid(device.rid) for device in self.devices.values())
+        return f"<VFIO container of {self.set.name}: {devices or 'no devices'}>"

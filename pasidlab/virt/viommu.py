@@ -1,15 +1,17 @@
 """The emulated VT-d unit that a guest sees: a register block whose writes trap to the hypervisor.
 
-Models QEMU's ``hw/i386/intel_iommu.c`` with the vSVA series (RFC v7, 2020). Two traps carry the whole of guest SVA on VT-d:
+Models QEMU's ``hw/i386/intel_iommu.c`` with the vSVA series (RFC v7, 2020). Two traps carry the whole of guest SVA on
+VT-d:
 
 * a **virtual command** (allocate or free a PASID) becomes a VFIO request;
-* a **PASID-cache invalidation**, which the guest must send even for an entry that was not present before (caching mode), makes
-  the hypervisor read the guest's PASID entry out of guest memory and bind or unbind it on the host.
+* a **PASID-cache invalidation**, which the guest must send even for an entry that was not present before (caching
+  mode), makes the hypervisor read the guest's PASID entry out of guest memory and bind or unbind it on the host.
 
-The registers and the search through the guest's tables are the same code as the silicon's; only what follows is different.
+The registers and the search through the guest's tables are the same code as the silicon's; only what follows is
+different.
 
-An invalidation cannot fail from the guest's point of view: if the host refuses a bind, the guest believes that it is bound and its
-DMA faults. The refusal is told as an event, as QEMU logs it.
+An invalidation cannot fail from the guest's point of view: if the host refuses a bind, the guest believes that it is
+bound and its DMA faults. The refusal is told as an event, as QEMU logs it.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class BoundEntry(NamedTuple):
 
 
 class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
-    """One guest's unit. ``pasids`` maps the guest's numbers to the host's; ``bound`` is what the host was asked to bind.
+    """One guest's unit. ``pasids`` maps the guest's numbers to the host's; ``bound`` is what the host was asked to
+    bind.
 
     With ``identity_mapped`` the guest gets the host's numbers themselves; otherwise the lowest free numbers of its own.
     """
@@ -64,14 +67,20 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         self.bound = Table[tuple[int, int], BoundEntry](timeline, f"{self.path}.bound")
         self._numbers = Bitmap(timeline, f"{self.path}.numbers", PASID_LIMIT)
 
-    # --- virtual commands -------------------------------------------------------------------------------------------------
+    # --- virtual commands ---------------------------------------------------------------------------------------------
 
     def _virtual_command(self, command: int, operand: int) -> tuple[int, int]:
         words = {VCMD_ALLOC: "allocate a PASID", VCMD_FREE: f"free PASID {operand}"}.get(command, f"command {command}")
         trap = self.emit(Verb.TRAP, f"{self.name}: virtual command, {words}", command=command, operand=operand)
         with self.timeline.because(trap):
             status, result = self._serve(command, operand)
-            self.emit(Verb.ANSWER, f"{self.name}: {words}", after=f"status {status}, PASID {result}", status=status, gpasid=result)
+            self.emit(
+                Verb.ANSWER,
+                f"{self.name}: {words}",
+                after=f"status {status}, PASID {result}",
+                status=status,
+                gpasid=result,
+            )
         return status, result
 
     def _serve(self, command: int, operand: int) -> tuple[int, int]:
@@ -105,14 +114,16 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         self._container.pasid_free(host_pasid, host_pasid)
         return True
 
-    # --- invalidations ------------------------------------------------------------------------------------------------------
+    # --- invalidations ------------------------------------------------------------------------------------------------
 
     def _invalidate(self, descriptor: Descriptor) -> None:
         trap = self.emit(Verb.TRAP, f"{self.name}: {descriptor}")
         with self.timeline.because(trap):
             if descriptor.layout is QI_PASID_CACHE:
                 one = descriptor.field("G") == _ONE_PASID
-                self._look_again([descriptor.field("PASID")] if one else sorted({*self.pasids.keys(), *self._bound_pasids()}))
+                self._look_again(
+                    [descriptor.field("PASID")] if one else sorted({*self.pasids.keys(), *self._bound_pasids()})
+                )
             elif descriptor.layout is QI_PIOTLB:
                 self._forward(descriptor.field("PASID"))
 
@@ -138,7 +149,9 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
     def _bind(self, rid: int, guest_pasid: int, words: tuple[int, ...]) -> None:
         host_pasid = self.pasids.get(guest_pasid)
         if host_pasid is None:
-            self.emit(Verb.REFUSE, f"{self.name} binds PASID {guest_pasid}, which it was never given", gpasid=guest_pasid)
+            self.emit(
+                Verb.REFUSE, f"{self.name} binds PASID {guest_pasid}, which it was never given", gpasid=guest_pasid
+            )
             return
         root = PASID_ENTRY["FLPTPTR"].get(words)
         flags = sum(bit for name, bit in VTD_FLAGS.items() if PASID_ENTRY[name].get(words))
@@ -147,7 +160,9 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         try:
             self._container.bind_pgtbl(self.devices[rid], data)
         except KernelError as error:
-            self.emit(Verb.REFUSE, f"bind of PASID {guest_pasid} on {format_rid(rid)}: {error.reason}", after=f"-{error.name}")
+            self.emit(
+                Verb.REFUSE, f"bind of PASID {guest_pasid} on {format_rid(rid)}: {error.reason}", after=f"-{error.name}"
+            )
             return
         self.bound[rid, guest_pasid] = BoundEntry(words, host_pasid)
 

@@ -1,11 +1,12 @@
 """The user-space hypervisor: one process a VM, which opens VFIO and KVM, emulates the IOMMU and boots the guest.
 
-Models QEMU as far as PASIDs go. It is a process of the host kernel: its memory is the guest's memory, its mm is the token by
-which VFIO, KVM and mediated devices find the VM's ioasid_set.
+Models QEMU as far as PASIDs go. It is a process of the host kernel: its memory is the guest's memory, its mm is the
+token by which VFIO, KVM and mediated devices find the VM's ioasid_set.
 
-A policy decides what numbers the guest sees. ``translated``: its own (SPIDs), each backed by a host PASID; needed when two guests
-are to use the same number, safe only while every device is mediated. ``identity``: the host's numbers; needed for a physical
-function, which is programmed without mediation. The first device decides, unless the policy was given.
+A policy decides what numbers the guest sees. ``translated``: its own (SPIDs), each backed by a host PASID; needed when
+two guests are to use the same number, safe only while every device is mediated. ``identity``: the host's numbers;
+needed for a physical function, which is programmed without mediation. The first device decides, unless the policy was
+given.
 """
 
 from __future__ import annotations
@@ -72,15 +73,13 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             self.mmio = AddressMap(self.timeline, f"{self.path}.mmio")
             self.mmio.add(IOMMU_BASE, _IOMMU_SIZE, self.viommu, _IOMMU_REGION_NAME)
             self.cpu = Cpu(self.timeline, f"{name}.vcpu0", name, self.kvm.vmcs)
-            platform = Platform(
-                self.timeline, host.platform.agenda, name, self.memory, memory, self.mmio, self.cpu
-            )
+            platform = Platform(self.timeline, host.platform.agenda, name, self.memory, memory, self.mmio, self.cpu)
             self.guest = Kernel(platform)
         self.mdevs = Table[str, MediatedDevice](self.timeline, f"{self.path}.mdevs")
         self.functions = Table[str, str](self.timeline, f"{self.path}.functions")
         self.running = True
 
-    # --- devices ----------------------------------------------------------------------------------------------------------
+    # --- devices ------------------------------------------------------------------------------------------------------
 
     def _adopt_policy(self, wanted: str) -> None:
         """The first device decides the policy."""
@@ -93,8 +92,8 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         if self.policy not in (None, wanted):
             raise KernelError(
                 "EPERM",
-                f"{self.name} sees its own PASID numbers (policy {self.policy}), but a physical function is programmed without "
-                "mediation and would put them on the wire: assign it to a VM with the policy identity",
+                f"{self.name} sees its own PASID numbers (policy {self.policy}), but a physical function is programmed "
+                "without mediation and would put them on the wire: assign it to a VM with the policy identity",
             )
 
     def attach_adi(self, parent: Idxd, mode: str, name: str) -> Idxd:
@@ -111,7 +110,9 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         self._adopt_policy("translated")
         self.mdevs[name] = device
         pasid = self.container.attach_aux(name, parent.rid)
-        self.emit(Verb.ASSIGN, f"ADI {name} to {self.name}", after=f"{mode} wq{queue.index} of {parent.name}", pasid=pasid)
+        self.emit(
+            Verb.ASSIGN, f"ADI {name} to {self.name}", after=f"{mode} wq{queue.index} of {parent.name}", pasid=pasid
+        )
         portal = parent.bar2 + at.portal_offset(queue.index)
         pages = at.PORTAL_PAGE if mode == "shared" else 2 * at.PORTAL_PAGE
         first = at.PORTAL_LIMITED if mode == "shared" else at.PORTAL_UNLIMITED
@@ -131,7 +132,10 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         return self._plug(name, registers, device.bar2, 0, device.queue_count * at.PORTAL_STRIDE)
 
     def _plug(self, name: str, registers: MmioTarget, portal: int, offset: int, size: int) -> Idxd:
-        """Put BAR0 and the portals into the guest's address map and tell the guest. Portals are pages of the real device."""
+        """Put BAR0 and the portals into the guest's address map and tell the guest.
+
+        Portals are pages of the real device.
+        """
         slot = self._next_slot
         self._next_slot = slot + 1
         rid, bar0 = _FIRST_SLOT + 8 * slot, _BAR_BASE + slot * _BAR_STEP
@@ -146,13 +150,13 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         """Ask VFIO to bind a guest page table under any host PASID, past the emulated unit."""
         self.container.bind_pgtbl(device, GuestPasidBind(host_pasid, root))
 
-    # --- the end ------------------------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
         """The process dies: the guest stops where it is, and the kernel closes the file descriptors (KVM, ADIs, VFIO).
 
-        The guest's devices were stopped by no one; closing an ADI resets it, and what a physical function still holds is
-        reset by the caller, who owns it again.
+        The guest's devices were stopped by no one; closing an ADI resets it, and what a physical function still holds
+        is reset by the caller, who owns it again.
         """
         self.running = False
         event = self.emit(Verb.DESTROY, f"VM {self.name}")

@@ -1,4 +1,6 @@
-"""The Jupyter face of pasidlab: live views of figures, ladders, tables and Bokeh charts. No domain logic: it shows what it is given."""
+"""The Jupyter face of pasidlab: live views of figures, ladders, tables and Bokeh charts. No domain logic: it shows
+what it is given.
+"""
 
 from pasidlab_widgets.bokeh_view import BokehView
 from pasidlab_widgets.errors import ErrorLog

@@ -1,11 +1,13 @@
 """BokehView: a Bokeh figure as one live view, without ``output_notebook()`` and without the network.
 
-The page gets BokehJS from the installed ``bokeh`` package, asks for the figure as it is now, and follows Bokeh's own patches. A block of changes
-under :meth:`BokehView.batch` is one message. The data belong to Python: from the page come only events (a tap) and the attributes named
-in ``accept`` (a selection); the page never answers a patch, so nothing is applied twice.
+The page gets BokehJS from the installed ``bokeh`` package, asks for the figure as it is now, and follows Bokeh's own
+patches. A block of changes under :meth:`BokehView.batch` is one message. The data belong to Python: from the page
+come only events (a tap) and the attributes named in ``accept`` (a selection); the page never answers a patch, so
+nothing is applied twice.
 
-Uses the same inner parts of Bokeh as the ``jupyter_bokeh`` package does (``Document.from_json``, ``apply_json_patch``, ``PATCH-DOC``), hence
-the tight bound on Bokeh's version and the test in a real browser (``facts/ui.md`` sections 3, 5 and 8).
+Uses the same inner parts of Bokeh as the ``jupyter_bokeh`` package does (``Document.from_json``,
+``apply_json_patch``, ``PATCH-DOC``), hence the tight bound on Bokeh's version and the test in a real browser
+(``facts/ui.md`` sections 3, 5 and 8).
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ _BOKEHJS = Path(bokeh.__file__).parent / "server" / "static" / "js"
 class BokehView(anywidget.AnyWidget):
     """A live Bokeh figure. Change its data sources and models in Python, inside :meth:`batch`.
 
-    ``components`` are the parts of BokehJS that the figure uses. Give every range as a fixed ``Range1d``: an automatic one answers Python
-    at every click. Register ``figure.on_event`` before the view is made (Bokeh 3.9 loses it otherwise).
+    ``components`` are the parts of BokehJS that the figure uses. Give every range as a fixed ``Range1d``: an
+    automatic one answers Python at every click. Register ``figure.on_event`` before the view is made (Bokeh 3.9 loses
+    it otherwise).
 
     >>> from bokeh.plotting import figure
     >>> view = BokehView(figure(width=100, height=100, x_range=(0, 1), y_range=(0, 1)), label="occupancy")

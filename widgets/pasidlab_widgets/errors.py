@@ -1,7 +1,8 @@
 """Errors that a person sees. Exceptions in widget callbacks vanish into the server's log unless somebody catches them.
 
-Every callback of the lab goes through :meth:`ErrorLog.guard`. What the modelled kernel refuses (:class:`pasidlab.errors.KernelError`) is an answer,
-shown as the sentence that it carries; anything else is a defect of the kit and is shown with its traceback.
+Every callback of the lab goes through :meth:`ErrorLog.guard`. What the modelled kernel refuses
+(:class:`pasidlab.errors.KernelError`) is an answer, shown as the sentence that it carries; anything else is a defect
+of the kit and is shown with its traceback.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class ErrorLog:
         self._details: list[str] = []
         self._html = w.HTML()
         self._html.add_class("pl-errors")
-        self._dismiss = w.Button(description="Dismiss", icon="times", layout=w.Layout(width="auto"))
+        self._dismiss = w.Button(
+            description="Dismiss", icon="times", layout=w.Layout(width="auto", align_self="flex-start")
+        )
         self._dismiss.on_click(lambda _: self.clear())
         self.widget = w.VBox([self._html, self._dismiss], layout=w.Layout(display="none"))
 
@@ -74,5 +77,7 @@ class ErrorLog:
 
 
 def _entry(text: str, detail: str) -> str:
-    more = f"<details><summary>details for a bug report</summary><pre>{escape(detail)}</pre></details>" if detail else ""
+    more = (
+        f"<details><summary>details for a bug report</summary><pre>{escape(detail)}</pre></details>" if detail else ""
+    )
     return f'<div class="pasidlab"><div class="pl-error" role="alert">{escape(text)}{more}</div></div>'

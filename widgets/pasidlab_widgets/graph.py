@@ -1,8 +1,9 @@
 """GraphView: a figure that lives. Laid out once for each topology, then only states, texts and hints travel.
 
-Graphviz is called through the ``graphviz`` package where its ``dot`` program is installed; elsewhere the page lays out with Graphviz as WebAssembly
-(``static/engine.js``, sent once a page when it is asked for) and sends the coordinates back. Both ways end in the same
-:func:`~pasidlab.views.figure_svg.figure_svg`, so a picture looks the same whoever placed its boxes.
+Graphviz is called through the ``graphviz`` package where its ``dot`` program is installed; elsewhere the page lays
+out with Graphviz as WebAssembly (``static/engine.js``, sent once a page when it is asked for) and sends the
+coordinates back. Both ways end in the same :func:`~pasidlab.views.figure_svg.figure_svg`, so a picture looks the same
+whoever placed its boxes.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class GraphView(View):
 
     _esm = page_side("graph")
 
-    def __init__(self, figure: Figure | None = None, *, duration: int = 350, height: str = "", selected: str = "") -> None:
+    def __init__(
+        self, figure: Figure | None = None, *, duration: int = 350, height: str = "", selected: str = ""
+    ) -> None:
         self.figure = figure
         self._shape: Topology | None = None
         self._asked: dict[str, Topology] = {}
@@ -56,7 +59,9 @@ class GraphView(View):
 
     @property
     def source(self) -> graphviz.Source:
-        """The figure as a ``graphviz.Source``: ``view.source.render("map", format="pdf")`` and all that package can do."""
+        """The figure as a ``graphviz.Source``: ``view.source.render("map", format="pdf")`` and all that package can
+        do.
+        """
         return graphviz.Source(dot(self.figure) if self.figure else "digraph {}")
 
     def show(self, figure: Figure) -> None:
@@ -100,7 +105,9 @@ class GraphView(View):
         if file.exists():
             self.send({"type": "engine"}, [file.read_bytes()])
         else:
-            self.send({"type": "engine", "text": "neither the program dot nor the file engine.js is there to lay out graphs"})
+            self.send(
+                {"type": "engine", "text": "neither the program dot nor the file engine.js is there to lay out graphs"}
+            )
 
 
 def _drawing(figure: Figure, places: Geometry) -> dict[str, object]:

@@ -1,4 +1,6 @@
-"""LadderView: a ladder that lives. Rows are recognised by key, the present one is marked and kept in sight inside its own box."""
+"""LadderView: a ladder that lives. Rows are recognised by key, the present one is marked and kept in sight inside its
+own box.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,16 @@ class LadderView(View):
     """A live ladder. :meth:`show` takes the next one; a pick gives the key of the row (the event to travel to).
 
     >>> from pasidlab.views import Lane
-    >>> view = LadderView(Ladder("flow", "Bind", (Lane("a", "app"),), (Row("7", "a", text="bind"),), present="7"), height="300px")
-    >>> view.state["marks"]
+    >>> bind = Ladder("flow", "Bind", (Lane("a", "app"),), (Row("7", "a", text="bind"),), present="7")
+    >>> LadderView(bind, height="300px").state["marks"]
     {'7': 'r-normal is-present'}
     """
 
     _esm = page_side("ladder")
 
-    def __init__(self, ladder: Ladder | None = None, *, height: str = "", selected: str = "", empty: str = "nothing yet") -> None:
+    def __init__(
+        self, ladder: Ladder | None = None, *, height: str = "", selected: str = "", empty: str = "nothing yet"
+    ) -> None:
         self.ladder = ladder
         super().__init__(height=height, selected=selected)
         self.publish(

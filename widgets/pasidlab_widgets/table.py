@@ -1,4 +1,6 @@
-"""TableView: a table that lives. Rows are recognised by key; a cell whose text changes flashes, and stays underlined for the step."""
+"""TableView: a table that lives. Rows are recognised by key; a cell whose text changes flashes, and stays underlined
+for the step.
+"""
 
 from __future__ import annotations
 

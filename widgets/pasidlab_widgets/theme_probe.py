@@ -1,4 +1,6 @@
-"""ThemeProbe: tells Python whether the page is dark, and its colours. Needed by what is drawn on a canvas (Bokeh); the rest follows style sheets."""
+"""ThemeProbe: tells Python whether the page is dark, and its colours. Needed by what is drawn on a canvas (Bokeh);
+the rest follows style sheets.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
-"""What every live view has: a page side (one JavaScript file), state as plain data, typed messages, and errors that are seen.
+"""What every live view has: a page side (one JavaScript file), state as plain data, typed messages, and errors that
+are seen.
 
-The bridge is thin: a view *publishes* values by name; the page gets all of them when it appears and afterwards only what changed, entry by
-entry for mappings. So a click costs one small message a view, and a second view or a reloaded page starts from the present.
-Nothing is drawn here: :mod:`pasidlab.views` turns figures into data, the page turns data into pixels.
+The bridge is thin: a view *publishes* values by name; the page gets all of them when it appears and afterwards only
+what changed, entry by entry for mappings. So a click costs one small message a view, and a second view or a reloaded
+page starts from the present. Nothing is drawn here: :mod:`pasidlab.views` turns figures into data, the page turns
+data into pixels.
 
-Synced traits are not used for this state because they send a whole mapping for one changed entry, and because a page that is opened
-later would start from the state of the widget's creation.
+Synced traits are not used for this state because they send a whole mapping for one changed entry, and because a page
+that is opened later would start from the state of the widget's creation.
 """
 
 from __future__ import annotations
@@ -45,8 +47,8 @@ class PageError(RuntimeError):
 class View(anywidget.AnyWidget):
     """Base of the live views. ``selected`` is the key of what is marked; assigning it marks it in the page.
 
-    Callbacks given to :meth:`on_pick` run for each pick. ``on_trouble`` gets the text of an error that the page reports (the page
-    shows it as well) and the exceptions of callbacks; without it those are raised.
+    Callbacks given to :meth:`on_pick` run for each pick. ``on_trouble`` gets the text of an error that the page
+    reports (the page shows it as well) and the exceptions of callbacks; without it those are raised.
     """
 
     selected = t.Unicode("")

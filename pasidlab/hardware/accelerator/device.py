@@ -25,7 +25,7 @@ from pasidlab.hardware.accelerator.operations import DmaPort
 from pasidlab.hardware.accelerator.portals import Portal, Portals
 from pasidlab.hardware.accelerator.queue import WorkQueue
 from pasidlab.hardware.accelerator.registers import AcceleratorRegisters, QueueSetup
-from pasidlab.hardware.layouts.dsa import GENCAP
+from pasidlab.hardware.layouts.dsa import GENCAP, HW_DESC, WQCFG
 from pasidlab.timeline import Verb
 
 if TYPE_CHECKING:
@@ -100,18 +100,19 @@ class Accelerator(AcceleratorRegisters):
         wq = portal.wq
         if wq >= self.num_wqs:
             return "there is no such queue"
-        if not self.enabled or not self.wq_enabled(wq):
+        config = self.wq_words(wq)
+        if WQCFG["wq_state"].get(config) != 1 or not self.enabled:
             return "the queue is disabled"
-        if bool(self.wq_field(wq, "mode")) is not dedicated:
+        if bool(WQCFG["mode"].get(config)) is not dedicated:
             return "the queue is shared" if dedicated else "the queue is dedicated"
         limited = portal.limited and not dedicated
-        room = self.wq_field(wq, "wq_thresh" if limited else "wq_size")
+        room = WQCFG["wq_thresh" if limited else "wq_size"].get(config)
         return "" if self.occupancy(wq) < room else "the queue is full"
 
     def _accept(self, wq: int, data: bytes) -> None:
-        queue, work = self.queues[wq], Descriptor.from_bytes(data)
-        ticket, name = queue.next_ticket, opcode_name(work.opcode)
-        pasid = self._port(wq, work).pasid
+        queue, words = self.queues[wq], HW_DESC.from_bytes(data)
+        ticket, name = queue.next_ticket, opcode_name(HW_DESC["opcode"].get(words))
+        pasid = self._pasid(wq, words)
         who = "without PASID" if pasid is None else f"for PASID {pasid}"
         action = self.agenda.enable(self, f"{wq} {ticket}", f"{self.path} wq{wq} executes {name} {who}")
         queue.put(data, action)
@@ -143,13 +144,20 @@ class Accelerator(AcceleratorRegisters):
 
     def _port(self, wq: int, work: Descriptor) -> DmaPort:
         """On whose behalf a descriptor's DMA runs."""
-        if self.wq_field(wq, "mode"):
-            return DmaPort(self.fabric, self.rid, self.wq_pasid(wq), bool(self.wq_field(wq, "priv")))
+        config = self.wq_words(wq)
+        if WQCFG["mode"].get(config):
+            return DmaPort(self.fabric, self.rid, self.wq_pasid(wq), bool(WQCFG["priv"].get(config)))
         return DmaPort(self.fabric, self.rid, work.pasid, bool(work.priv))
+
+    def _pasid(self, wq: int, words: tuple[int, ...]) -> int | None:
+        """The PASID alone, for a descriptor that is still bytes."""
+        dedicated = WQCFG["mode"].get(self.wq_words(wq))
+        return self.wq_pasid(wq) if dedicated else HW_DESC["pasid"].get(words)
 
     def _limits(self, wq: int) -> Limits:
         overlap = bool(self.field(at.GENCAP, GENCAP, "overlap_copy"))
-        return Limits(1 << self.wq_field(wq, "max_xfer_shift"), overlap, self.config.privileged_enabled)
+        longest = 1 << WQCFG["max_xfer_shift"].get(self.wq_words(wq))
+        return Limits(longest, overlap, self.config.privileged_enabled)
 
     def _software_error(self, wq: int, work: Descriptor, dma: DmaPort, error: SoftwareError) -> None:
         facts = {"device": self.path, "wq": wq, "pasid": dma.pasid, "error": error.error, "address": error.fault_addr}
@@ -195,6 +203,5 @@ class Accelerator(AcceleratorRegisters):
         """Queue, ticket and action of every waiting descriptor that is meant."""
         for number in range(self.num_wqs) if wq is None else (wq,):
             for ticket, waiting in self.queues[number].items():
-                work = Descriptor.from_bytes(waiting.data)
-                if pasid is None or self._port(number, work).pasid == pasid:
+                if pasid is None or self._pasid(number, HW_DESC.from_bytes(waiting.data)) == pasid:
                     yield number, ticket, waiting.action

@@ -83,7 +83,8 @@ class RegisterFile(Actor):
         """The stored words of a register that ``layout`` describes."""
         if layout.size == 4:
             return (self.get32(offset),)
-        return tuple(self.get(offset + 8 * index) for index in range(layout.word_count))
+        get = self.bar0.get
+        return tuple([get(at, 0) for at in range(offset, offset + layout.size, 8)])
 
     def put_words(self, offset: int, layout: Layout, words: Sequence[int]) -> None:
         """Store the words of a register that ``layout`` describes."""

@@ -118,9 +118,13 @@ class AcceleratorRegisters(RegisterFile, ABC):
         """Whether the device is enabled."""
         return self.field(at.GENSTS, GENSTS, "state") == 1
 
+    def wq_words(self, wq: int) -> tuple[int, ...]:
+        """The words of a queue's configuration, as stored: without its occupancy."""
+        return self.get_words(at.wqcfg_offset(wq), WQCFG)
+
     def wqcfg(self, wq: int) -> tuple[int, ...]:
         """The words of a queue's configuration, as a load sees them."""
-        words = self.get_words(at.wqcfg_offset(wq), WQCFG)
+        words = self.wq_words(wq)
         occupancy = self.occupancy(wq)
         return WQCFG.change(words, occupancy=occupancy) if occupancy else words
 
@@ -130,11 +134,11 @@ class AcceleratorRegisters(RegisterFile, ABC):
 
     def wq_enabled(self, wq: int) -> bool:
         """Whether a queue takes descriptors (if the device does)."""
-        return self.wq_field(wq, "wq_state") == 1
+        return WQCFG["wq_state"].get(self.wq_words(wq)) == 1
 
     def wq_pasid(self, wq: int) -> int | None:
         """The PASID in a queue's configuration, or ``None`` when PASIDs are not enabled there."""
-        words = self.wqcfg(wq)
+        words = self.wq_words(wq)
         return WQCFG["pasid"].get(words) if WQCFG["pasid_en"].get(words) else None
 
     def occupancy(self, wq: int) -> int:

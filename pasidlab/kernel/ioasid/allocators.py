@@ -1,7 +1,7 @@
 """Where numbers come from: the default allocator, or a custom one such as the guest's virtual command.
 
-Models the custom allocators of ``drivers/iommu/ioasid.c`` (mainline since v5.5): a custom allocator takes precedence over
-the default one; the first registered is active; it cannot be registered while IDs are out.
+Models the custom allocators of ``drivers/iommu/ioasid.c`` (mainline since v5.5): a custom allocator takes precedence
+over the default one; the first registered is active; it cannot be registered while IDs are out.
 """
 
 from __future__ import annotations
@@ -64,10 +64,15 @@ class Allocators(Part):
         return custom[0] if custom else self.default
 
     def register(self, ops: AllocatorOps, ids_out: int) -> None:
-        """Add a custom allocator. ``-EAGAIN`` while the default one has IDs out, ``-EEXIST`` for the same object twice."""
+        """Add a custom allocator.
+
+        ``-EAGAIN`` while the default one has IDs out, ``-EEXIST`` for the same object twice.
+        """
         known = self._custom.values()
         if any(other is ops for other in known):
             raise KernelError("EEXIST", f"{ops.path} is already registered as an allocator")
         if not known and ids_out:
-            raise KernelError("EAGAIN", f"a custom allocator must be registered before any ID is out, not with {ids_out} out")
+            raise KernelError(
+                "EAGAIN", f"a custom allocator must be registered before any ID is out, not with {ids_out} out"
+            )
         self._custom[len(known)] = ops

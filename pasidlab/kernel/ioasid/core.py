@@ -1,15 +1,16 @@
-"""The IOASID core: sets, allocation, references with named holders, SPIDs, and the notifications that keep users in step.
+"""The IOASID core: sets, allocation, references with named holders, SPIDs, and the notifications that keep users in
+step.
 
-Models ``drivers/iommu/ioasid.c`` with the IOASID extensions (V4 semantics, posted February 2021, never merged). Where the
-documents of the series and its code differ, the documents are followed:
+Models ``drivers/iommu/ioasid.c`` with the IOASID extensions (V4 semantics, posted February 2021, never merged). Where
+the documents of the series and its code differ, the documents are followed:
 
-* free always succeeds and nobody can take a reference on a dying ID, by whatever look-up (``-ENOENT``, as for an ID that does
-  not exist; the code answered -EBUSY, and let a look-up by SPID take one);
+* free always succeeds and nobody can take a reference on a dying ID, by whatever look-up (``-ENOENT``, as for an ID
+  that does not exist; the code answered -EBUSY, and let a look-up by SPID take one);
 * on FREE, KVM is told before the device and the IOMMU, and the allocator's own reference is dropped last;
 * the quota of a set returns to the system when the set goes (the last version of the code forgot it).
 
-The kernel's ``ioasid_alloc`` answers INVALID_IOASID for each kind of failure; here it raises :class:`IoasidRefused`, which has
-a reason and no errno, since its callers choose one.
+The kernel's ``ioasid_alloc`` answers INVALID_IOASID for each kind of failure; here it raises :class:`IoasidRefused`,
+which has a reason and no errno, since its callers choose one.
 
 Not modelled yet: set adjust, capacity reserve and cancel, sharing of allocator operations.
 """
@@ -70,7 +71,8 @@ class IoasidCore(Actor, state=("available",)):
             raise KernelError("EEXIST", f"{name} already has an ioasid_set: one set for each mm")
         if quota > self.available:
             raise KernelError(
-                "ENOSPC", f"the quota of {name} must be at most {self.available}, not {quota}: the other sets hold the rest"
+                "ENOSPC",
+                f"the quota of {name} must be at most {self.available}, not {quota}: the other sets hold the rest",
             )
         set_id = self._set_ids.find(0, self.capacity - 1)
         if set_id is None:
@@ -86,7 +88,8 @@ class IoasidCore(Actor, state=("available",)):
         return made
 
     def set_free(self, the_set: IoasidSet) -> None:
-        """End a set: at once when it is empty; with IDs left it ends with its last ID (``-EBUSY`` in the kernel's terms).
+        """End a set: at once when it is empty; with IDs left it ends with its last ID (``-EBUSY`` in the kernel's
+        terms).
 
         The quota returns to the system when the set goes.
         """
@@ -104,7 +107,9 @@ class IoasidCore(Actor, state=("available",)):
         self._set_ids.release(set_id)
         the_set.chain.retire()
         the_set.retire()
-        self.emit(Verb.SET_FREE, f"set {set_id} of {the_set.name}", before=f"quota {quota}", after="returned", set_id=set_id)
+        self.emit(
+            Verb.SET_FREE, f"set {set_id} of {the_set.name}", before=f"quota {quota}", after="returned", set_id=set_id
+        )
 
     def find_set(self, token: Part) -> IoasidSet | None:
         """The set whose token is ``token``."""
@@ -130,7 +135,9 @@ class IoasidCore(Actor, state=("available",)):
         record = IoasidRecord(self.timeline, f"{self.path}.id[{number}]", number, the_set, holder)
         self.ids[number] = record
         the_set.ids[number] = record
-        event = self.emit(Verb.ALLOC, f"IOASID {number}", after=the_set.name, ioasid=number, set_id=the_set.set_id, refs=1)
+        event = self.emit(
+            Verb.ALLOC, f"IOASID {number}", after=the_set.name, ioasid=number, set_id=the_set.set_id, refs=1
+        )
         with self.timeline.because(event):
             self._notify(record, IoasidEvent.ALLOC, NotifyFlag.SET)
         return number
@@ -138,8 +145,8 @@ class IoasidCore(Actor, state=("available",)):
     def free(self, the_set: IoasidSet, ioasid: int) -> None:
         """Give an ID back. Always succeeds: an unknown, foreign or already dying ID is left alone.
 
-        With other references out the ID becomes FREE_PENDING, subscribers get FREE once, and the number can be reused when
-        the last of them has let go; it counts against the quota until then.
+        With other references out the ID becomes FREE_PENDING, subscribers get FREE once, and the number can be reused
+        when the last of them has let go; it counts against the quota until then.
         """
         record = self.ids.get(ioasid)
         if record is None or record.owner is not the_set or record.free_pending:
@@ -160,7 +167,9 @@ class IoasidCore(Actor, state=("available",)):
         record = self._living(ioasid)
         self._check_owner(record, the_set)
         record.holders = (*record.holders, holder)
-        self.emit(Verb.GET, f"IOASID {ioasid}", record.refs - 1, record.refs, ioasid=ioasid, holder=holder, refs=record.refs)
+        self.emit(
+            Verb.GET, f"IOASID {ioasid}", record.refs - 1, record.refs, ioasid=ioasid, holder=holder, refs=record.refs
+        )
 
     def put(self, ioasid: int, holder: str) -> bool:
         """Drop ``holder``'s reference; ``True`` if that was the last one and the ID was reclaimed."""
@@ -201,7 +210,9 @@ class IoasidCore(Actor, state=("available",)):
         if record is None:
             raise KernelError("ENOENT", f"PASID {ioasid} is not allocated")
         if record.free_pending:
-            raise KernelError("ENOENT", f"PASID {ioasid} was freed and only waits for {', '.join(record.holders)} to let go")
+            raise KernelError(
+                "ENOENT", f"PASID {ioasid} was freed and only waits for {', '.join(record.holders)} to let go"
+            )
         return record
 
     @staticmethod
@@ -225,14 +236,17 @@ class IoasidCore(Actor, state=("available",)):
     def attach_spid(self, ioasid: int, spid: int) -> None:
         """Give an ID its set-private number (the guest's PASID) and tell the set's subscribers: BIND.
 
-        Errors: ``-ENOENT`` unknown or dying; ``-EINVAL`` another ID of the set has this SPID, or this ID has one already.
+        Errors: ``-ENOENT`` unknown or dying; ``-EINVAL`` another ID of the set has this SPID, or this ID has one
+        already.
         """
         record = self._living(ioasid)
         if record.spid is not None:
             raise KernelError("EINVAL", f"PASID {ioasid} already has the SPID {record.spid}")
         twin = self.find_by_spid(record.owner, spid)
         if twin is not None:
-            raise KernelError("EINVAL", f"guest PASID {spid} of {record.owner.name} already stands for host PASID {twin}")
+            raise KernelError(
+                "EINVAL", f"guest PASID {spid} of {record.owner.name} already stands for host PASID {twin}"
+            )
         record.spid = spid
         event = self.emit(Verb.ATTACH_SPID, f"IOASID {ioasid}", after=spid, ioasid=ioasid, spid=spid, refs=record.refs)
         with self.timeline.because(event):
@@ -312,7 +326,12 @@ class IoasidCore(Actor, state=("available",)):
         if not listeners:
             return
         told = self.emit(
-            Verb.NOTIFY, f"{event} of IOASID {record.ioasid}", event=event.value, ioasid=record.ioasid, spid=record.spid, refs=record.refs
+            Verb.NOTIFY,
+            f"{event} of IOASID {record.ioasid}",
+            event=event.value,
+            ioasid=record.ioasid,
+            spid=record.spid,
+            refs=record.refs,
         )
         with self.timeline.because(told):
             for subscriber in listeners:

@@ -1,13 +1,13 @@
 """Notifier chains: how the users of a PASID hear of its life.
 
-Models the atomic notifier chains of the IOASID extensions (2020-21, never merged; Documentation/driver-api/ioasid.rst of
-that series): one global chain, one chain per set, priorities, and registration by mm before the set exists.
+Models the atomic notifier chains of the IOASID extensions (2020-21, never merged; Documentation/driver-api/ioasid.rst
+of that series): one global chain, one chain per set, priorities, and registration by mm before the set exists.
 
-**Priorities.** All documents want the CPU (KVM) first. They disagree on the rest: the v2 document runs the device before
-the IOMMU (quiesce the source of DMA first), the V4 document and the code the other way round. This model follows the v2
-document. **Order across chains.** The code ran the whole global chain before the set's chain, so the IOMMU heard of FREE
-before KVM, whatever the priorities said; the documents show KVM first, and so does this model: subscribers of both chains
-are merged by priority.
+**Priorities.** All documents want the CPU (KVM) first. They disagree on the rest: the v2 document runs the device
+before the IOMMU (quiesce the source of DMA first), the V4 document and the code the other way round. This model follows
+the v2 document. **Order across chains.** The code ran the whole global chain before the set's chain, so the IOMMU heard
+of FREE before KVM, whatever the priorities said; the documents show KVM first, and so does this model: subscribers of
+both chains are merged by priority.
 
 Handlers run in atomic context: they must not call anything that takes the allocator's lock.
 """

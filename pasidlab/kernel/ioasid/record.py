@@ -1,10 +1,10 @@
 """One allocated IOASID: state, owner, SPID, private data, and by name everyone who holds a reference.
 
-Models ``struct ioasid_data`` of the IOASID extensions. The kernel keeps a number (``refs``); the model keeps the holders'
-names and counts them, so that "who keeps 101 alive?" always has an answer.
+Models ``struct ioasid_data`` of the IOASID extensions. The kernel keeps a number (``refs``); the model keeps the
+holders' names and counts them, so that "who keeps 101 alive?" always has an answer.
 
-ACTIVE is derived, not stored: "IDLE and referenced by someone besides the allocator" (the documents name it as a state of
-its own).
+ACTIVE is derived, not stored: "IDLE and referenced by someone besides the allocator" (the documents name it as a state
+of its own).
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class IoasidSet(Part, state=("free_pending", "quota")):
         self.kind = SetType.MM if token is not None else SetType.NONE
         self.quota = quota
         self.free_pending = False
-        self.ids = Table[int, "IoasidRecord"](timeline, f"{path}.ids")
+        self.ids: Table[int, IoasidRecord] = Table(timeline, f"{path}.ids")
         self.chain = Chain(timeline, f"{path}.chain")
 
     @property

@@ -1,7 +1,7 @@
 """What user space passes to an IOMMU driver to bind a guest's page table.
 
-Models ``struct iommu_gpasid_bind_data`` (include/uapi/linux/iommu.h, v5.8 to v5.17, as extended by the guest SVA series) with
-its VT-d part.
+Models ``struct iommu_gpasid_bind_data`` (include/uapi/linux/iommu.h, v5.8 to v5.17, as extended by the guest SVA
+series) with its VT-d part.
 """
 
 from __future__ import annotations

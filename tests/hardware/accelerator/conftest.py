@@ -27,14 +27,19 @@ class PageMap:
 
     def __init__(self):
         self.pages = {}
+        self.requests = []
 
     def walk(self, request):
-        answer = self.translate(request)
+        answer = self._look_up(request)
         if isinstance(answer, Fault):
             return Walk(request, (), None, answer)
         return Walk(request, (), answer, None)
 
     def translate(self, request):
+        self.requests.append(request)
+        return self._look_up(request)
+
+    def _look_up(self, request):
         page, offset = divmod(request.address, 4096)
         frame, writable = self.pages.get((request.rid, request.pasid, page), (None, False))
         if frame is None or (request.access == "write" and not writable):
@@ -98,6 +103,6 @@ def bench():
     return Bench()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_bench():
     return Bench

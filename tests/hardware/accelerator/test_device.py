@@ -3,8 +3,9 @@
 import pytest
 
 from pasidlab.hardware.accelerator import Accelerator, Command, Descriptor, Flag, Opcode
-from pasidlab.hardware.accelerator.register_map import portal_offset
+from pasidlab.hardware.accelerator.register_map import SWERR, portal_offset
 from pasidlab.hardware.cpu import IA32_PASID, Cpu
+from pasidlab.hardware.layouts import dsa
 from pasidlab.hardware.mmio import AddressMap
 from pasidlab.timeline import Verb
 
@@ -15,6 +16,10 @@ COPY = Descriptor(Opcode.MEMMOVE, src=0x1000, dst=0x2000, size=8)
 
 def last(bench, verb):
     return [event for event in bench.time.events if event.verb is verb][-1]
+
+
+def software_error(device):
+    return dsa.SWERR.decode(device.get_words(SWERR, dsa.SWERR))
 
 
 def test_a_shared_queue_takes_enqueue_stores_only(bench):
@@ -98,9 +103,6 @@ def test_occupancy_can_be_read(bench):
 )
 def test_whose_address_space_the_dma_uses(bench, wq, fields, own, pasid, privileged):
     """Shared: the descriptor's PASID and privilege; dedicated: WQCFG's; without PASID enable no PASID at all."""
-    seen = []
-    translate = bench.unit.translate
-    bench.unit.translate = lambda request: (seen.append(request), translate(request))[1]
     bench.map(pasid, 1, 10)
     bench.map(pasid, 2, 20)
     bench.memory.write(10 * 4096, b"8 bytes!")
@@ -113,7 +115,7 @@ def test_whose_address_space_the_dma_uses(bench, wq, fields, own, pasid, privile
     assert last(bench, Verb.SUBMIT).fact("pasid") == pasid
     bench.agenda.run_all()
     assert bench.memory.read(20 * 4096, 8) == b"8 bytes!"
-    assert {(request.pasid, request.privileged) for request in seen} == {(pasid, privileged)}
+    assert {(request.pasid, request.privileged) for request in bench.unit.requests} == {(pasid, privileged)}
 
 
 def test_descriptors_may_run_in_any_order(bench):
@@ -184,13 +186,6 @@ def test_errors_without_a_usable_record_address(bench, work, error):
     bench.enqueue(work)
     bench.agenda.run_all()
     assert software_error(bench.device)["error"] == error
-
-
-def software_error(device):
-    from pasidlab.hardware.accelerator.register_map import SWERR
-    from pasidlab.hardware.layouts import dsa
-
-    return dsa.SWERR.decode(device.get_words(SWERR, dsa.SWERR))
 
 
 def test_two_devices_with_the_same_history_are_equal(make_bench):

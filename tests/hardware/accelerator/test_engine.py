@@ -5,7 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pasidlab.hardware.accelerator import CompletionStatus, Descriptor, Flag, Opcode
+from pasidlab.hardware.accelerator.config_space import PASID_CAPABILITY
 from pasidlab.hardware.accelerator.operations import pieces
+from pasidlab.hardware.accelerator.register_map import GENCAP
+from pasidlab.hardware.layouts import dsa
 
 PASID = 5
 RECORD = 0x9000
@@ -159,8 +162,6 @@ def test_descriptors_that_are_refused(bench, fields, status):
 
 def test_privileged_work_needs_the_capability(bench):
     """With privileged mode off in configuration space a privileged descriptor is refused."""
-    from pasidlab.hardware.accelerator.config_space import PASID_CAPABILITY
-
     assert run(bench, priv=1).status == CompletionStatus.SUCCESS
     bench.device.config.write(PASID_CAPABILITY + 4, 1 << 16)
     bench.enqueue(WORK._replace(priv=1, flags=Flag.CRAV))
@@ -170,9 +171,6 @@ def test_privileged_work_needs_the_capability(bench):
 
 def test_overlap_without_the_capability_is_refused(bench):
     """When GENCAP does not offer overlapping copies, an upward overlap gives status 0x16."""
-    from pasidlab.hardware.accelerator.register_map import GENCAP
-    from pasidlab.hardware.layouts import dsa
-
     bench.device.set_fields(GENCAP, dsa.GENCAP, overlap_copy=0)
     done = run(bench, opcode=Opcode.MEMMOVE, src=0x1000, dst=0x1004, size=8)
     assert done.status == CompletionStatus.OVERLAP_BUFFERS

@@ -12,7 +12,7 @@ function read(model) {
   const told = document.body.dataset.jpThemeLight, style = getComputedStyle(document.body);
   const dark = told ? told === "false" : (globalThis.matchMedia?.("(prefers-color-scheme: dark)").matches ?? false);
   const named = (name, otherwise) => style.getPropertyValue(name).trim() || otherwise;
-  const paper = hex(named("--jp-layout-color1", dark ? "#111418" : "#ffffff"), "#ffffff");
+  const paper = hex(named("--jp-layout-color0", dark ? "#111418" : "#ffffff"), "#ffffff");
   model.set("colours", {
     paper,
     ink: hex(named("--jp-ui-font-color1", dark ? "#e8edf2" : "#1b1f24"), paper),

@@ -1,8 +1,8 @@
 """A domain: an I/O address space that a whole VM shares, guest-physical to host-physical.
 
-Models ``struct dmar_domain`` as VFIO uses it: a second-level page table, a domain id (DID) that tags the unit's caches, and,
-once the domain was attached to a device in the *auxiliary* manner, a default PASID with which a mediated device reaches the
-VM's guest-physical memory.
+Models ``struct dmar_domain`` as VFIO uses it: a second-level page table, a domain id (DID) that tags the unit's caches,
+and, once the domain was attached to a device in the *auxiliary* manner, a default PASID with which a mediated device
+reaches the VM's guest-physical memory.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """The VT-d driver's foundation: the unit, its tables, its devices, its domains.
 
-Models ``drivers/iommu/intel/iommu.c``: scalable-mode root and context tables in memory, one PASID table a device, domains for
-VFIO, attachment of a domain as a device's own (requests without PASID) or as an auxiliary one (a default PASID). The PASID
-bindings live in ``svm.py``.
+Models ``drivers/iommu/intel/iommu.c``: scalable-mode root and context tables in memory, one PASID table a device,
+domains for VFIO, attachment of a domain as a device's own (requests without PASID) or as an auxiliary one (a default
+PASID). The PASID bindings live in ``svm.py``.
 
-The same code drives the silicon on the host and the emulated unit in a guest. What the capability registers say makes the
-difference: caching mode (CM=1) means that every change must be followed by an invalidation, even from not-present to present
+The same code drives the silicon on the host and the emulated unit in a guest. What the capability registers say makes
+the difference: caching mode (CM=1) means that every change must be followed by an invalidation, even from not-present
+to present
 - in a guest that is what the hypervisor traps; virtual commands (VCS=1) mean that PASIDs come from the host.
 
 Not modelled: device TLBs (DTE=0), page requests (PRE=0), several units.
@@ -143,7 +144,12 @@ class VtdDriver(Actor):
         table = self.table_of(rid)
         words = table.read(pasid)
         event = self.emit(
-            Verb.CLEAR_ENTRY, f"PASID {pasid} of {format_rid(rid)}", entries.meaning_of(words), "not present", rid=rid, pasid=pasid
+            Verb.CLEAR_ENTRY,
+            f"PASID {pasid} of {format_rid(rid)}",
+            entries.meaning_of(words),
+            "not present",
+            rid=rid,
+            pasid=pasid,
         )
         with self.timeline.because(event):
             table.clear_present(pasid)
@@ -204,14 +210,22 @@ class VtdDriver(Actor):
             words = entries.second_level(domain, snoop=self.snoop)
             self.set_entry(rid, pasid, words, f"memory of {domain.name} (default PASID)")
         domain.aux[rid] = users + 1
-        self.emit(Verb.ATTACH, f"aux domain of {domain.name} to {format_rid(rid)}", after=f"default PASID {pasid}", rid=rid, pasid=pasid)
+        self.emit(
+            Verb.ATTACH,
+            f"aux domain of {domain.name} to {format_rid(rid)}",
+            after=f"default PASID {pasid}",
+            rid=rid,
+            pasid=pasid,
+        )
         return pasid
 
     def detach_aux(self, domain: Domain, rid: int, host_set: IoasidSet) -> None:
         """Undo :meth:`attach_aux`; the last one gives the default PASID back."""
         pasid, users = domain.default_pasid, domain.aux.get(rid, 0)
         if pasid is None or not users:
-            raise KernelError("EINVAL", f"domain {domain.name} is not attached to {format_rid(rid)} as an auxiliary one")
+            raise KernelError(
+                "EINVAL", f"domain {domain.name} is not attached to {format_rid(rid)} as an auxiliary one"
+            )
         if users > 1:
             domain.aux[rid] = users - 1
             return

@@ -1,7 +1,8 @@
 """The four kinds of PASID entry that the driver writes.
 
-Models ``intel_pasid_setup_{first_level,second_level,nested,pass_through}`` of ``drivers/iommu/intel/pasid.c``. All first-level
-and pass-through entries of a machine carry one fixed domain id (FLPT_DEFAULT_DID): it is the PASID that separates processes.
+Models ``intel_pasid_setup_{first_level,second_level,nested,pass_through}`` of ``drivers/iommu/intel/pasid.c``. All
+first-level and pass-through entries of a machine carry one fixed domain id (FLPT_DEFAULT_DID): it is the PASID that
+separates processes.
 """
 
 from __future__ import annotations
@@ -34,9 +35,7 @@ _PROGRAMMABLE: Final = ("SRE", "WPE", "EAFE")
 
 def first_level(root: int, *, snoop: bool) -> tuple[int, ...]:
     """Translate with a process's page table: native SVA, and what a guest writes for its own process."""
-    return PASID_ENTRY.encode(
-        P=1, PGTT=PGTT.FIRST, AW=_AW_48, FLPTPTR=root, DID=FLPT_DEFAULT_DID, PWSNP=int(snoop)
-    )
+    return PASID_ENTRY.encode(P=1, PGTT=PGTT.FIRST, AW=_AW_48, FLPTPTR=root, DID=FLPT_DEFAULT_DID, PWSNP=int(snoop))
 
 
 def second_level(domain: Domain, *, snoop: bool) -> tuple[int, ...]:
@@ -85,5 +84,10 @@ def translates_by_domain(words: tuple[int, ...]) -> bool:
 
 def meaning_of(words: tuple[int, ...]) -> str:
     """An entry's translation type in words."""
-    names = {PGTT.FIRST: "first-level", PGTT.SECOND: "second-level", PGTT.NESTED: "nested", PGTT.PASS_THROUGH: "pass-through"}
+    names = {
+        PGTT.FIRST: "first-level",
+        PGTT.SECOND: "second-level",
+        PGTT.NESTED: "nested",
+        PGTT.PASS_THROUGH: "pass-through",
+    }
     return names.get(PASID_ENTRY["PGTT"].get(words), "unknown")

@@ -1,8 +1,8 @@
 """The driver's fault handler: what the unit recorded becomes a line in the kernel's log.
 
-Models ``dmar_fault`` of ``drivers/iommu/intel/dmar.c``: read the fault recording registers, print each record, clear it. The unit
-goes on recording only while records are free, so somebody has to do this; the machine delivers the fault interrupt at the end
-of each operation.
+Models ``dmar_fault`` of ``drivers/iommu/intel/dmar.c``: read the fault recording registers, print each record, clear
+it. The unit goes on recording only while records are free, so somebody has to do this; the machine delivers the fault
+interrupt at the end of each operation.
 """
 
 from __future__ import annotations

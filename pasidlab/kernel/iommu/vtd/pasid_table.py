@@ -1,10 +1,11 @@
 """One device's PASID table: a directory of leaf tables, 64 entries of 64 bytes each, in the kernel's memory.
 
-Models ``drivers/iommu/intel/pasid.c``: ``intel_pasid_alloc_table``, ``intel_pasid_get_entry`` and the setters. The directory
-covers the whole 20-bit space (2^14 entries, 128 KiB); leaf tables come when a PASID in their range is first used.
+Models ``drivers/iommu/intel/pasid.c``: ``intel_pasid_alloc_table``, ``intel_pasid_get_entry`` and the setters. The
+directory covers the whole 20-bit space (2^14 entries, 128 KiB); leaf tables come when a PASID in their range is first
+used.
 
-An entry is written with its first word (the one with P) last, and torn down in the two phases that the specification asks
-for: clear only P, invalidate, then zero the rest (hardware may read the 64 bytes in pieces).
+An entry is written with its first word (the one with P) last, and torn down in the two phases that the specification
+asks for: clear only P, invalidate, then zero the rest (hardware may read the 64 bytes in pieces).
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class PasidTable(Part, state=("directory",)):
     def read(self, pasid: int) -> tuple[int, ...]:
         """The eight words of an entry (zero if there is no leaf table)."""
         at = self.address(pasid)
-        return (0,) * PASID_ENTRY.word_count if at is None else self._pages.memory.load_words(at, PASID_ENTRY.word_count)
+        return (
+            (0,) * PASID_ENTRY.word_count if at is None else self._pages.memory.load_words(at, PASID_ENTRY.word_count)
+        )
 
     def write(self, pasid: int, words: tuple[int, ...]) -> None:
         """Write an entry: everything but its first word, then the first word with P."""
@@ -77,7 +80,7 @@ class PasidTable(Part, state=("directory",)):
         self._pages.memory.store(at, PASID_ENTRY.change(self.read(pasid), P=0)[0])
 
     def zero(self, pasid: int, *, fault_disable: bool = False) -> None:
-        """Second phase: zero the entry; with ``fault_disable`` FPD stays set, so that late DMA is blocked in silence."""
+        """Second phase: zero the entry; with ``fault_disable`` FPD stays set: late DMA is blocked in silence."""
         at = self.address(pasid)
         assert at is not None
         self._pages.memory.store_words(at, PASID_ENTRY.encode(FPD=int(fault_disable)))

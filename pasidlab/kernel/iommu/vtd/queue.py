@@ -1,8 +1,8 @@
 """How the driver talks to the unit: descriptors in a ring in memory, and a wait descriptor to know that they are done.
 
-Models ``qi_submit_sync`` of ``drivers/iommu/intel/dmar.c``: one 4 KiB ring of 256 descriptors of 128 bits, and behind each
-batch a wait descriptor that stores a value where the driver looks for it. A guest's driver does exactly this with its
-emulated unit; that is where the hypervisor's trap sits.
+Models ``qi_submit_sync`` of ``drivers/iommu/intel/dmar.c``: one 4 KiB ring of 256 descriptors of 128 bits, and behind
+each batch a wait descriptor that stores a value where the driver looks for it. A guest's driver does exactly this with
+its emulated unit; that is where the hypervisor's trap sits.
 """
 
 from __future__ import annotations

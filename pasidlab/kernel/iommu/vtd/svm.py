@@ -1,13 +1,14 @@
 """Binding address spaces to PASIDs: a process natively, a guest's page table for a VM.
 
-Models ``drivers/iommu/intel/svm.c`` of the guest SVA series. The order is the documented one: program the entry, take the
-reference, then attach the SPID, which is what notifies the other users (KVM, mediated devices); on the way back clear the
-entry, detach the SPID (they are told), detach the data, drop the reference. A bind that fails on the way leaves nothing behind.
+Models ``drivers/iommu/intel/svm.c`` of the guest SVA series. The order is the documented one: program the entry, take
+the reference, then attach the SPID, which is what notifies the other users (KVM, mediated devices); on the way back
+clear the entry, detach the SPID (they are told), detach the data, drop the reference. A bind that fails on the way
+leaves nothing behind.
 
 One binding record a PASID; only its first device takes the reference and notifies, only its last one undoes that.
 
-FREE of a bound PASID (a guest that forgot to unbind) is handled later, from the ordered workqueue: handlers are atomic and
-must not wait for hardware.
+FREE of a bound PASID (a guest that forgot to unbind) is handled later, from the ordered workqueue: handlers are atomic
+and must not wait for hardware.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ class Svm(Actor):
         if binding is None:
             binding = self._adopt(pasid, guest=False)
         binding.devices[rid] = 1
-        self.emit(Verb.BIND, f"PASID {pasid} on {format_rid(rid)}", rid=rid, pasid=pasid, refs=self.core.find(pasid).refs)
+        self.emit(
+            Verb.BIND, f"PASID {pasid} on {format_rid(rid)}", rid=rid, pasid=pasid, refs=self.core.find(pasid).refs
+        )
 
     def unbind_mm(self, rid: int, pasid: int, *, fault_disable: bool = False) -> None:
         """Undo :meth:`bind_mm`. With ``fault_disable`` DMA that comes too late is blocked without a fault record."""
@@ -81,9 +84,10 @@ class Svm(Actor):
         """Nest a guest's page table over its VM's domain, under a host PASID.
 
         Errors, in the order in which they are checked: ``-EINVAL`` format, ``-EINVAL`` host PASID out of range (0 is
-        refused; the guest's number is not checked), ``-ENODEV`` unknown device, ``-ENOENT`` PASID not allocated or dying,
-        ``-EACCES`` owned by another set, ``-EBUSY`` already bound on this device (unless it is shared by auxiliary
-        domains), ``-EINVAL`` what a nested entry cannot do, or the guest's number already stands for another host PASID.
+        refused; the guest's number is not checked), ``-ENODEV`` unknown device, ``-ENOENT`` PASID not allocated or
+        dying, ``-EACCES`` owned by another set, ``-EBUSY`` already bound on this device (unless it is shared by
+        auxiliary domains), ``-EINVAL`` what a nested entry cannot do, or the guest's number already stands for another
+        host PASID.
         """
         pasid = data.hpasid
         self._check_guest_bind(rid, data, the_set)
@@ -129,8 +133,8 @@ class Svm(Actor):
     def unbind_guest(self, rid: int, pasid: int, the_set: IoasidSet) -> None:
         """Undo :meth:`bind_guest`.
 
-        Errors: ``-ENOENT``/``-EACCES`` as for bind. A PASID that is allocated but not bound on this device is no error and
-        nothing happens (a late unbind after FREE finds it so).
+        Errors: ``-ENOENT``/``-EACCES`` as for bind. A PASID that is allocated but not bound on this device is no error
+        and nothing happens (a late unbind after FREE finds it so).
         """
         self.core.find(pasid, the_set)
         binding = self._binding(pasid)

@@ -1,8 +1,8 @@
 """The guest's PASID allocator: ask the hypervisor through the virtual command registers.
 
-Models ``vcmd_alloc_pasid``/``vcmd_free_pasid`` and the custom allocator of the VT-d driver (v5.8 to v6.3): write the command,
-poll the response until it is no longer in progress, read status and result. The requested range is not sent; what the host
-hands out is the host's policy.
+Models ``vcmd_alloc_pasid``/``vcmd_free_pasid`` and the custom allocator of the VT-d driver (v5.8 to v6.3): write the
+command, poll the response until it is no longer in progress, read status and result. The requested range is not sent;
+what the host hands out is the host's policy.
 """
 
 from __future__ import annotations
