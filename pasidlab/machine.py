@@ -31,6 +31,8 @@ from pasidlab.virt.vmm import GUEST_MEMORY, POLICIES, Vmm
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pasidlab.kernel.process import Process
+
 __all__ = ["DEFAULT_QUOTA", "Machine"]
 
 DEFAULT_QUOTA: Final = 1000
@@ -227,6 +229,12 @@ class Machine(Handle):
     def app(self, name: str) -> App:
         """The handle of a process on the host; ``-ESRCH`` if none of that name runs."""
         return App.find(self, HOST, self.kernel, name)
+
+    @property
+    def natives(self) -> list[Process]:
+        """The host's processes that are not hypervisors, oldest first."""
+        hypervisors = {vmm.process.pid for vmm in self.vmms.values()}
+        return [process for process in self.kernel.processes.values() if process.pid not in hypervisors]
 
     # --- looking and poking -------------------------------------------------------------------------------------------
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["dot", "plan"]
 
 _DPI = 72
-_UNSEEN = "%"  # not the address of any key
 _FONT = "fontname=Helvetica fontsize=11"
 _SPACING = {"LR": "nodesep=0.22 ranksep=0.75", "TB": "nodesep=0.3 ranksep=0.45"}
 
@@ -47,17 +46,7 @@ def plan(shape: Topology) -> str:
     """The DOT text that a layout is made from: as :func:`dot`, without a word that a machine could change."""
     labels = {edge.key: _table("", edge.label) for edge in shape.edges if edge.label}
     labels |= {frame.key: _table("", frame.label, 8) for frame in shape.frames}
-    return _write(shape, labels, _order(shape))
-
-
-def _order(shape: Topology) -> list[str]:
-    """An unseen box that leads to every box where arrows only start: keeps those in the order of their declaration."""
-    reached = {edge.head for edge in shape.edges if not edge.loose}
-    starts = [node for node in shape.nodes if node.key not in reached]
-    if len(starts) < 2:
-        return []
-    unseen = "style=invis width=0 height=0" + ' label=""'
-    return [f'  "{_UNSEEN}" [{unseen}]', *(f'  "{_UNSEEN}" -> "{address(node.key)}" [style=invis]' for node in starts)]
+    return _write(shape, labels)
 
 
 def _table(text: str, width: int, height: int = 16) -> str:
@@ -66,13 +55,12 @@ def _table(text: str, width: int, height: int = 16) -> str:
     return f"<<table {bare} {room}><tr><td {room}>{html(text)}</td></tr></table>>"
 
 
-def _write(shape: Topology, labels: dict[str, str], first: list[str] | None = None) -> str:
+def _write(shape: Topology, labels: dict[str, str]) -> str:
     lines = [
         "digraph figure {",
         f"  graph [rankdir={shape.direction} ordering=out {_SPACING[shape.direction]} pad=0 margin=0 {_FONT}]",
         f"  node [shape=box style=rounded fixedsize=true {_FONT}]",
         f"  edge [arrowsize=0.7 {_FONT}]",
-        *(first or []),
         *_frame(shape, "", labels, "  "),
     ]
     for edge in shape.edges:

@@ -18,7 +18,7 @@ from pasidlab.views.topology import states, texts
 
 if TYPE_CHECKING:
     from pasidlab.views.figure import Cluster, Edge, Figure, Node
-    from pasidlab.views.layout import Curve, Geometry, Rect
+    from pasidlab.views.geometry import Curve, Geometry, Rect
 
 __all__ = ["MARGIN", "figure_body", "figure_svg", "number"]
 

@@ -1,7 +1,7 @@
 """Projection: events -> ladder. The notifier flow of an operation, and any other stretch of the event stream.
 
-Lanes stand in the order in which a request travels: process, guest kernel, CPU, hypervisor, then the parts of the host kernel, then
-hardware. Only lanes that the events use are shown.
+Lanes stand in the order in which a request travels: process, guest kernel, CPU, hypervisor, then the parts of the host
+kernel, then hardware. Only lanes that the events use are shown.
 """
 
 from __future__ import annotations

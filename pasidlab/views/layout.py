@@ -2,7 +2,7 @@
 
 Graphviz is asked for JSON (``-Tjson0``: attributes of the finished layout). Its unit is the point, read here as a
 pixel; its y axis points up, ours down. The ``dot`` program is one engine; whoever has another (the browser's
-WebAssembly) passes the answer to :func:`read`.
+WebAssembly) passes the answer to :func:`placed`.
 
 Why not Graphviz's own SVG: its text is measured with the fonts of the machine that ran it and shown with others', its
 ids clash between two pictures on a page, and its boxes cannot have a bar, a state on the right, or lines of different
@@ -15,13 +15,14 @@ import json
 import shutil
 import subprocess
 from functools import lru_cache
-from typing import NamedTuple
 
 from pasidlab.views.dot_text import plan
 from pasidlab.views.escape import key_of
+from pasidlab.views.geometry import Curve, Geometry, Rect
 from pasidlab.views.topology import Topology
+from pasidlab.views.twins import in_order
 
-__all__ = ["Curve", "Geometry", "GraphvizError", "Rect", "available", "geometry", "read"]
+__all__ = ["GraphvizError", "available", "geometry", "placed", "read"]
 
 _MISSING = (
     "drawing needs the Graphviz program `dot`, which is not on the PATH;"
@@ -31,33 +32,6 @@ _MISSING = (
 
 class GraphvizError(RuntimeError):
     """Graphviz is missing, or gave an answer that is not a layout."""
-
-
-class Rect(NamedTuple):
-    """A rectangle: left upper corner, width, height."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-class Curve(NamedTuple):
-    """An arrow's way: a start and control points of cubic curves; where its head's tip is, and its label's middle."""
-
-    points: tuple[tuple[float, float], ...]
-    tip: tuple[float, float] | None
-    label: tuple[float, float] | None
-
-
-class Geometry(NamedTuple):
-    """A finished layout: sizes of the whole, and the place of everything by key."""
-
-    width: float
-    height: float
-    nodes: dict[str, Rect]
-    edges: dict[str, Curve]
-    frames: dict[str, Rect]
 
 
 def available() -> bool:
@@ -70,7 +44,12 @@ def geometry(shape: Topology) -> Geometry:
     """The layout of a topology by the ``dot`` program; layouts are kept, so time travel finds the earlier ones
     again.
     """
-    return read(_run_dot(plan(shape)))
+    return placed(shape, _run_dot(plan(shape)))
+
+
+def placed(shape: Topology, answer: str) -> Geometry:
+    """The layout of ``shape`` in Graphviz's ``answer`` to :func:`~pasidlab.views.dot_text.plan`, twins in order."""
+    return in_order(shape, read(answer))
 
 
 def _run_dot(text: str) -> str:
@@ -88,7 +67,7 @@ def read(answer: str) -> Geometry:
 
     >>> box = '{"name": "a", "id": "a", "pos": "50,25", "width": "1", "height": "0.5"}'
     >>> read(f'{{"bb": "0,0,100,50", "objects": [{box}]}}').nodes["a"]
-    Rect(x=0.0, y=0.0, width=72.0, height=36.0)
+    Rect(x=14.0, y=7.0, width=72.0, height=36.0)
     """
     try:
         whole = json.loads(answer)
@@ -100,31 +79,7 @@ def read(answer: str) -> Geometry:
     nodes = {key: _node(item, height) for key, item in named if "pos" in item}
     frames = {key: _frame(item, height) for key, item in named if "bb" in item}
     ways = {key_of(_text(item, "id")): _curve(item, height) for item in edges if "id" in item}
-    return _trimmed(Geometry(width, height, nodes, ways, frames))
-
-
-def _trimmed(found: Geometry) -> Geometry:
-    """The layout without the empty margin at its left and top, where the unseen box stood that keeps the order."""
-    rects = [*found.nodes.values(), *found.frames.values()]
-    points = [point for curve in found.edges.values() for point in curve.points]
-    dx = min([rect.x for rect in rects] + [x for x, _ in points], default=0.0)
-    dy = min([rect.y for rect in rects] + [y for _, y in points], default=0.0)
-
-    def moved(point: tuple[float, float] | None) -> tuple[float, float] | None:
-        return point and (round(point[0] - dx, 2), round(point[1] - dy, 2))
-
-    return Geometry(
-        found.width - dx,
-        found.height - dy,
-        {key: rect._replace(x=round(rect.x - dx, 2), y=round(rect.y - dy, 2)) for key, rect in found.nodes.items()},
-        {
-            key: Curve(
-                tuple((round(x - dx, 2), round(y - dy, 2)) for x, y in way.points), moved(way.tip), moved(way.label)
-            )
-            for key, way in found.edges.items()
-        },
-        {key: rect._replace(x=round(rect.x - dx, 2), y=round(rect.y - dy, 2)) for key, rect in found.frames.items()},
-    )
+    return Geometry(width, height, nodes, ways, frames)
 
 
 def _node(item: dict[str, object], height: float) -> Rect:

@@ -18,7 +18,7 @@ from pasidlab.views.topology import frames_present, topology
 
 if TYPE_CHECKING:
     from pasidlab.views.figure import Figure
-    from pasidlab.views.layout import Geometry
+    from pasidlab.views.geometry import Geometry
     from pasidlab.views.theme import Mode
 
 __all__ = ["bundle", "page", "svg"]

@@ -1,7 +1,7 @@
 """The sentences for events: one catalogue, so that ladders, lists and lessons speak alike.
 
-A sentence is a template over the event's ``subject``, ``before`` and ``after`` and its further facts. The lane says who; the
-sentence says what.
+A sentence is a template over the event's ``subject``, ``before`` and ``after`` and its further facts. The lane says
+who; the sentence says what.
 """
 
 from __future__ import annotations

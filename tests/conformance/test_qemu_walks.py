@@ -65,7 +65,7 @@ def explain(world: World, said, second_stage: bool) -> list[Departure]:
 @pytest.mark.parametrize(("name", "plain"), [("sl", 900), ("fl", 400)])
 def test_every_verdict_is_ours_or_a_known_departure(name, plain):
     """Addresses and fault codes agree on every request, up to the rows of the table."""
-    rows = Counter()
+    rows: Counter[tuple[str, ...]] = Counter()
     for world, said in worlds(name):
         rows[tuple(row.specification for row in explain(world, said, name == "sl"))] += 1
     assert rows[()] > plain

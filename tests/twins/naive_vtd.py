@@ -101,9 +101,9 @@ class Twin:
         if bits(entry[0], 11, 10) or bits(entry[1], 22, 16) or bits(entry[2], 11, 8) or any(entry[3:]):
             raise Blocked(0x5A)
         kind = bits(entry[0], 8, 6)
-        if kind in (2, 3) and bits(entry[0], 63, HAW) or kind in (1, 3) and bits(entry[2], 63, HAW):
+        if (kind in (2, 3) and bits(entry[0], 63, HAW)) or (kind in (1, 3) and bits(entry[2], 63, HAW)):
             raise Blocked(0x5A)
-        if kind not in (1, 2, 3, 4) or kind in (2, 3) and bits(entry[0], 4, 2) != 2:
+        if kind not in (1, 2, 3, 4) or (kind in (2, 3) and bits(entry[0], 4, 2) != 2):
             raise Blocked(0x5B)
         if kind in (1, 3) and bits(entry[2], 3, 2) != 0:
             raise Blocked(0x5B)
@@ -124,9 +124,9 @@ class Twin:
             if reads and not bits(word, 0, 0):
                 raise Blocked(0x86)
             leaf = level == 1 or bits(word, 7, 7) == 1
-            if bits(word, 51, HAW) or leaf and level == 4:
+            if bits(word, 51, HAW) or (leaf and level == 4):
                 raise Blocked(0x7A)
-            if leaf and bits(word, shift - 1, 0) >> 12 or not leaf and (bits(word, 11, 11) or bits(word, 62, 62)):
+            if (leaf and bits(word, shift - 1, 0) >> 12) or (not leaf and (bits(word, 11, 11) or bits(word, 62, 62))):
                 raise Blocked(0x7A)
             if marks:
                 self.mark(where, word, 1 << 8 | (1 << 9 if leaf and writes else 0), snoops, 0x7C)
@@ -161,7 +161,7 @@ class Twin:
             if write and not bits(word, 1, 1) and (protects or not privileged):
                 raise Blocked(0x85)
             leaf = level == 1 or bits(word, 7, 7) == 1
-            if leaf and level == 4 or second is None and bits(word, 51, HAW):
+            if (leaf and level == 4) or (second is None and bits(word, 51, HAW)):
                 raise Blocked(0x72)
             if leaf and level > 1 and bits(word, shift - 1, 13):
                 raise Blocked(0x72)

@@ -19,7 +19,7 @@ from pasidlab.views.dot_text import dot, plan
 from pasidlab.views.escape import address
 from pasidlab.views.figure import Figure
 from pasidlab.views.figure_svg import MARGIN, figure_svg
-from pasidlab.views.layout import Geometry
+from pasidlab.views.geometry import Geometry
 from pasidlab.views.topology import Topology, states, texts, topology
 from pasidlab_widgets.view import STATIC, View, page_side
 
@@ -30,7 +30,7 @@ __all__ = ["GraphView"]
 def _lay_out(shape: Topology) -> Geometry:
     """The layout of a topology by the ``dot`` program; kept, so that time travel finds the earlier ones again."""
     answer = graphviz.Source(plan(shape)).pipe(format="json0", encoding="utf-8")
-    return layout.read(str(answer))
+    return layout.placed(shape, str(answer))
 
 
 class GraphView(View):
@@ -96,7 +96,7 @@ class GraphView(View):
         elif message.get("type") == "layout":
             shape = self._asked.get(str(message.get("plan")))
             if shape is not None:
-                self._answers[shape] = layout.read(str(message.get("answer")))
+                self._answers[shape] = layout.placed(shape, str(message.get("answer")))
                 if self.figure and topology(self.figure) == shape:
                     self.show(self.figure)
 
