@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.accelerator.descriptor import Completion, CompletionStatus, Descriptor, Opcode
-from pasidlab.hardware.pcie import format_rid
+from pasidlab.hardware.pcie import PASID_LIMIT, format_rid
 from pasidlab.kernel import user
 from pasidlab.timeline import HOST
 
@@ -219,6 +219,8 @@ class VirtualMachine(Handle):
         Errors: ``-EINVAL`` the hypervisor answers "invalid PASID": the VM does not own it.
         """
         allocator = self.kernel.ioasid.allocators.active
+        if not 0 <= pasid < PASID_LIMIT:
+            raise KernelError("EINVAL", f"a PASID must be between 0 and {PASID_LIMIT - 1}, not {pasid}")
         known = pasid in self.vmm.viommu.pasids
         allocator.free(pasid)
         if not known:
@@ -244,7 +246,7 @@ class VirtualMachine(Handle):
         del machine.vmms[self.name]
         del machine.numbers[self.name]
         for name in functions:
-            machine.kernel.accelerators[name].restart()
+            machine.kernel.accelerators[name].start()
 
     def __repr__(self) -> str:
         if not self.running:
@@ -395,6 +397,7 @@ class App(Handle):
         record = self.process.completion_slot()
         work = Descriptor(Opcode.MEMMOVE, src=src, dst=dst, size=size)
         user.submit(self.kernel, self.process, driver, queue, work, record)
+        self.process.use_completion_slot()
         return Ticket(self, driver.name, record)
 
     @verb

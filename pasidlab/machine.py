@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from pasidlab.errors import KernelError
+from pasidlab.errors import BusError, KernelError
 from pasidlab.handles import App, AssignedDevice, Handle, PhysicalFunction, VirtualMachine, verb
 from pasidlab.hardware.accelerator import register_map
 from pasidlab.hardware.accelerator.device import Accelerator
@@ -249,6 +249,8 @@ class Machine(Handle):
         Returns the host-physical address that was read (or, for a write, that 8 zero bytes were written to), or the
         fault, which the IOMMU has recorded.
         """
+        if access not in (Access.READ, Access.WRITE):
+            raise KernelError("EINVAL", f"access must be 'read' or 'write', not {access!r}")
         request = _request(device.rid, pasid, address, access)
         try:
             if request.access is Access.READ:
@@ -257,6 +259,8 @@ class Machine(Handle):
                 self.fabric.dma_write(request.rid, pasid, address, bytes(8))
         except DmaAborted as aborted:
             return aborted.fault
+        except BusError as error:
+            raise KernelError("EFAULT", f"{request} passes the IOMMU, but {error}") from None
         return self.unit.walk(request).address or 0
 
     @property
@@ -310,6 +314,6 @@ def _request(rid: int, pasid: int | None, address: int, access: str) -> DmaReque
         raise KernelError("EINVAL", f"a PASID must be between 0 and {PASID_LIMIT - 1}, not {pasid}")
     if not 0 <= address < 1 << 64:
         raise KernelError("EINVAL", f"an address must have at most 64 bits, not {address:#x}")
-    if access not in list(Access):
-        raise KernelError("EINVAL", f"access must be 'read' or 'write', not {access!r}")
+    if access not in (Access.READ, Access.WRITE):
+        raise KernelError("EINVAL", f"access must be one of {', '.join(Access)}, not {access!r}")
     return DmaRequest(rid, address, Access(access), pasid)

@@ -71,6 +71,7 @@ class Idxd(Actor):
         self._mmio = platform.mmio
         self._sva = sva
         self.queues = Table[int, WorkQueue](self.timeline, f"{self.path}.queues")
+        self._kinds = Table[int, QueueType](self.timeline, f"{self.path}.kinds")
         self.queue_count = WQCAP["num_wqs"].get((self._read(at.WQCAP),))
 
     # --- registers ----------------------------------------------------------------------------------------------------
@@ -104,26 +105,25 @@ class Idxd(Actor):
             offset = at.wqcfg_offset(index)
             words = tuple(self._read(offset + 8 * at_word) for at_word in range(WQCFG.word_count))
             dedicated = bool(WQCFG["mode"].get(words))
-            queue = WorkQueue(self.timeline, f"{self.path}.wq{index}", index, dedicated=dedicated, kind=QueueType.USER)
+            kind = self._kinds.pop(index) if index in self._kinds else QueueType.USER
+            queue = WorkQueue(self.timeline, f"{self.path}.wq{index}", index, dedicated=dedicated, kind=kind)
             self.queues[index] = queue
             if not dedicated:
                 self._write_pasid(index, 0)
                 self._must(Command.ENABLE_WQ, index)
 
     def stop(self) -> None:
-        """Disable everything."""
+        """Disable everything. The queues keep their types for the next start."""
         self._command(Command.DISABLE_DEVICE)
         for index in self.queues.keys():
-            self.queues.pop(index).retire()
+            queue = self.queues.pop(index)
+            if queue.kind is not QueueType.USER:
+                self._kinds[index] = queue.kind
+            queue.retire()
 
-    def restart(self) -> None:
-        """The device comes back from a guest: reset it, and take it up as before (its queues keep their types)."""
-        kinds = {index: queue.kind for index, queue in self.queues.items()}
+    def reset(self) -> None:
+        """Put the device back to its power-on state, whatever it is doing; what waits in it is dropped."""
         self._command(Command.RESET_DEVICE)
-        self.stop()
-        self.start()
-        for index, kind in kinds.items():
-            self.queues[index].kind = kind
 
     def give_to_mdev(self, index: int) -> None:
         """Turn a queue into one from which assignable interfaces are cut; ``-EBUSY`` while it has clients."""
@@ -163,6 +163,14 @@ class Idxd(Actor):
         """Disable a dedicated queue and take its PASID out."""
         self._command(Command.DISABLE_WQ, queue_bitmap(index))
         self._write_pasid(index, None)
+
+    def drain(self, index: int) -> None:
+        """Wait until no descriptor is left in a queue."""
+        self._command(Command.DRAIN_WQ, queue_bitmap(index))
+
+    def abort(self, index: int) -> None:
+        """Drop the descriptors that wait in a queue."""
+        self._command(Command.ABORT_WQ, queue_bitmap(index))
 
     def drain_pasid(self, pasid: int) -> None:
         """Wait until no descriptor of this PASID is left in the device."""

@@ -29,7 +29,7 @@ HOST_QUOTA: Final = 32768
 """Quota of a kernel's own set (native SVA): PID_MAX_DEFAULT, as in the v3 series."""
 
 
-class Kernel(Actor, state=("_next_pid",)):
+class Kernel(Actor):
     """One running kernel. ``host_set`` is its own ioasid_set, from which its own processes get PASIDs."""
 
     actor = "kernel"
@@ -47,7 +47,6 @@ class Kernel(Actor, state=("_next_pid",)):
         self.sva = Sva(timeline, name, self.ioasid, self.host_set, self.svm)
         self.processes = Table[int, Process](timeline, f"{name}.processes")
         self.accelerators = Table[str, Idxd](timeline, f"{name}.accelerators")
-        self._next_pid = 1
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
@@ -55,9 +54,8 @@ class Kernel(Actor, state=("_next_pid",)):
         """Start a process; ``-EEXIST`` if one of that name runs."""
         if any(process.name == name for process in self.processes.values()):
             raise KernelError("EEXIST", f"a process named {name} already runs on {self.altitude}")
-        pid = self._next_pid
+        pid = next(at for at in range(1, len(self.processes) + 2) if at not in self.processes)
         process = Process(self.timeline, f"{self.altitude}.process[{pid}]", self.altitude, pid, name, self.pages)
-        self._next_pid = pid + 1
         self.processes[pid] = process
         self.emit(Verb.SPAWN, f"process {name}", after=f"pid {pid}", pid=pid)
         return process

@@ -44,16 +44,33 @@ class Mm(Part, state=("_next", "pasid")):
         return self.table.root
 
     def mmap(self, length: int, *, writable: bool = True) -> int:
-        """Map ``length`` bytes of fresh zeroed memory; returns the address. ``-EINVAL`` for a length below 1."""
+        """Map ``length`` bytes of fresh zeroed memory; returns the address.
+
+        Errors: ``-EINVAL`` a length below 1, ``-ENOMEM`` not enough pages are free (nothing is mapped then).
+        """
         if length < 1:
             raise KernelError("EINVAL", f"the length of a mapping must be at least 1 byte, not {length}")
         count = (length + PAGE_SIZE - 1) // PAGE_SIZE
         start = self._next
-        for at in range(start, start + count * PAGE_SIZE, PAGE_SIZE):
-            self.table.map(at, self._pages.alloc(), writable=writable)
+        if count > self._pages.available:
+            raise KernelError("ENOMEM", f"{length} bytes must fit into the {self._pages.available} pages that are free")
+        self._populate(start, count, writable)
         self.areas[start] = count
         self._next = start + (count + 1) * PAGE_SIZE
         return start
+
+    def _populate(self, start: int, count: int, writable: bool) -> None:
+        pages: list[int] = []
+        try:
+            for index in range(count):
+                pages.append(self._pages.alloc())
+                self.table.map(start + index * PAGE_SIZE, pages[-1], writable=writable)
+        except KernelError:
+            for index, page in enumerate(pages):
+                if self.table.find(start + index * PAGE_SIZE) is not None:
+                    self.table.unmap(start + index * PAGE_SIZE)
+                self._pages.free(page)
+            raise
 
     def munmap(self, start: int) -> None:
         """Unmap what :meth:`mmap` returned and free its pages."""

@@ -34,6 +34,11 @@ class PageAllocator(Part):
         """How many frames are out (frame 0 not counted)."""
         return self._frames.count - 1
 
+    @property
+    def available(self) -> int:
+        """How many frames are free."""
+        return self._frames.limit - self._frames.count
+
     def alloc(self) -> int:
         """The address of one zeroed frame; ``-ENOMEM`` if there is none."""
         frame = self._frames.find(0, self._frames.limit - 1)

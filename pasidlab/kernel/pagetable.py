@@ -69,6 +69,12 @@ class PageTable(Part, state=("root",)):
             raise KernelError("EEXIST", f"{virtual:#x} is already mapped in {self.path}")
         self._pages.memory.store(slot, physical | (self.form.writable if writable else self.form.read_only))
 
+    def find(self, virtual: int) -> int | None:
+        """The physical page behind ``virtual``, or ``None`` if it is not mapped."""
+        slot = self._slot(virtual, build=False)
+        entry = self._pages.memory.load(slot) if slot is not None else 0
+        return entry & _ADDR if entry else None
+
     def unmap(self, virtual: int) -> int:
         """Clear one page's entry and return the physical address that it had; ``-ENOENT`` if it was not mapped."""
         slot = self._slot(virtual, build=False)

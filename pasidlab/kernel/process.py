@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Process"]
 
 
-class Process(Actor, state=("_records", "_used", "ia32_pasid")):
+class Process(Actor, state=("_used", "ia32_pasid")):
     """A running program. ``ia32_pasid`` is the value of the MSR whenever this process runs."""
 
     actor = "app"
@@ -30,16 +30,16 @@ class Process(Actor, state=("_records", "_used", "ia32_pasid")):
         self.name = name
         self.mm = Mm(timeline, f"{path}.mm", pages)
         self.ia32_pasid = 0
-        self._records = 0
+        self._records = self.mm.mmap(PAGE_SIZE)
         self._used = 0
 
     def completion_slot(self) -> int:
-        """The virtual address of a completion record in the program's own memory; 128 take turns in one page."""
-        if not self._records:
-            self._records = self.mm.mmap(PAGE_SIZE)
-        slot = self._records + 32 * self._used
+        """Where the next completion record goes, in the program's own memory; 128 take turns in one page."""
+        return self._records + 32 * self._used
+
+    def use_completion_slot(self) -> None:
+        """The slot was given away with a descriptor; the next one gets another."""
         self._used = (self._used + 1) % (PAGE_SIZE // 32)
-        return slot
 
     @property
     def alive(self) -> bool:

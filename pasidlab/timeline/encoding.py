@@ -38,7 +38,8 @@ def encode(value: object) -> bytes:
         return b"{" + b"".join(sorted(encode(item) + b"," for item in value)) + b"}"
     path = getattr(value, "path", None)
     if isinstance(path, str):
-        return b"@" + path.encode()
+        text = path.encode()
+        return b"@%d:%b" % (len(text), text)
     raise TypeError(f"a journaled value must be immutable or have a path, not {type(value).__name__}: {value!r}")
 
 

@@ -101,6 +101,22 @@ class Journal:
         self.log.extend(redo)
         del self.undone[-count:]
 
+    def bury(self, *roots: str) -> None:
+        """Delete every cell of the parts at these paths and below: what dies with its owner need not be retired by name.
+
+        Equal paths of the dead and of their successors would otherwise meet in one digest, where they could cancel out.
+        """
+        prefixes = tuple(f"{root}." for root in roots)
+        newest: dict[tuple[int, Hashable], Change] = {}
+        for change in self.log:
+            path = change[0].path
+            if path in roots or path.startswith(prefixes):
+                newest[id(change[0]), change[1]] = change
+        for cells, key, _, value in newest.values():
+            if value is not ABSENT:
+                cells.restore(key, ABSENT)
+                self.log.append((cells, key, value, ABSENT))
+
     def forget_future(self) -> None:
         """Drop the undone changes: the past has taken another turn."""
         self.undone.clear()

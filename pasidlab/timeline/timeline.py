@@ -6,10 +6,12 @@ dropped.
 
 Invariants: the state at step ``n`` is the state right after event ``n`` was emitted, and at the last step of an
 operation the state in which the operation left the world; observers see events and can change nothing (``observe``).
+Prior art of the latter: Trio's instruments, which cannot act either, and are detached when they fail.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -20,6 +22,8 @@ from pasidlab.timeline.events import USER, Event, Verb
 from pasidlab.timeline.journal import Change, Journal
 
 __all__ = ["Operation", "Timeline"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Operation(NamedTuple):
@@ -74,6 +78,7 @@ class Timeline:
         self._causes: list[int] = []
         self._open: str | None = None
         self._observers: list[Callable[[Event], None]] = []
+        self._telling = False
         self.floor = 0
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -134,6 +139,7 @@ class Timeline:
         **facts: object,
     ) -> Event:
         """Record that something happened, now; its cause is the innermost ``because``."""
+        self._refuse_observers()
         number = len(self._events)
         causes = self._causes
         event = Event(
@@ -151,9 +157,28 @@ class Timeline:
         self._events.append(event)
         self._stops.append(len(self.journal.log))
         self._now = number + 1
-        for observer in self._observers:
-            observer(event)
+        if self._observers:
+            self._tell(event)
         return event
+
+    def _tell(self, event: Event) -> None:
+        """Show an event to the observers. One that fails, or that changed something, is detached, and the log says so."""
+        position, self._telling = self.journal.position, True
+        for observer in tuple(self._observers):
+            try:
+                observer(event)
+                if self.journal.position != position:
+                    raise RuntimeError("an observer must not change the modelled world")
+            except Exception:
+                self.journal.seek(position)
+                self.journal.forget_future()
+                self._detach(observer)
+                _LOG.exception("observer %r failed at event %d and is detached", observer, event.number)
+        self._telling = False
+
+    def _refuse_observers(self) -> None:
+        if self._telling:
+            raise RuntimeError("an observer must not act: it may only look at the event that it is shown")
 
     def because(self, event: Event) -> _Because:
         """``with timeline.because(event):`` makes ``event`` the cause of what follows."""
@@ -166,6 +191,7 @@ class Timeline:
         A :class:`KernelError` ends the operation with a ``refuse`` event: what the modelled software did until then has
         happened. Any other exception is a mistake of ours or of the caller's: everything since the start is undone.
         """
+        self._refuse_observers()
         if self._open is not None:
             yield
             return
@@ -213,14 +239,24 @@ class Timeline:
         self._operations[:] = kept
 
     def observe(self, observer: Callable[[Event], None]) -> Callable[[], None]:
-        """Call ``observer`` with each new event; returns the function that ends this."""
+        """Call ``observer`` with each new event; returns the function that ends this.
+
+        An observer can only look: whatever it raises, calls or changes has no effect but that it is detached.
+        """
         self._observers.append(observer)
-        return lambda: self._observers.remove(observer)
+        return lambda: self._detach(observer)
+
+    def _detach(self, observer: Callable[[Event], None]) -> None:
+        if observer in self._observers:
+            self._observers.remove(observer)
 
     # --- travelling ---------------------------------------------------------------------------------------------
 
     def go(self, step: int) -> None:
         """Travel to a step: between ``floor`` (the machine has booted) and ``last``."""
+        self._refuse_observers()
+        if self._open is not None:
+            raise RuntimeError(f"time travel must wait until the operation has ended: {self._open}")
         if not self.floor <= step <= self.last:
             raise ValueError(f"step must be between {self.floor} and {self.last}, not {step}")
         self.journal.seek(self._stops[step - 1] if step else 0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from pasidlab.views import theme
 from pasidlab.views.box import BAR, box_slots, tooltip
 from pasidlab.views.escape import address, html
-from pasidlab.views.topology import states, texts
+from pasidlab.views.topology import frame_text, states, texts
 
 if TYPE_CHECKING:
     from pasidlab.views.figure import Cluster, Edge, Figure, Node
@@ -67,7 +67,7 @@ def _frame(cluster: Cluster, at: Rect, classes: str, depth: int) -> str:
 
 def _caption(cluster: Cluster, at: Rect, classes: str) -> str:
     """The label of a frame; a group of its own, so that no arrow is drawn over it."""
-    text = f'<text x="{number(at.x + 14)}" y="{number(at.y + 18)}">{html(cluster.label)}</text>'
+    text = f'<text x="{number(at.x + 14)}" y="{number(at.y + 18)}">{html(frame_text(cluster))}</text>'
     return f"{_group('caption', classes, cluster.key)}>{text}</g>"
 
 

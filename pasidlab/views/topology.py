@@ -25,6 +25,7 @@ __all__ = [
     "NodePlan",
     "Topology",
     "edge_present",
+    "frame_text",
     "frames_present",
     "states",
     "texts",
@@ -34,7 +35,7 @@ __all__ = [
 EDGE_LABEL, FRAME_LABEL = 11.0, 11.5
 """Font sizes of the labels of arrows and frames."""
 _EDGE_COLUMN = 6.6
-_FRAME_STEP = 60
+_FRAME_STEP, _FRAME_ROOM = 60, 300
 
 
 class NodePlan(NamedTuple):
@@ -98,7 +99,12 @@ def topology(figure: Figure) -> Topology:
 
 
 def _frame_label(cluster: Cluster) -> int:
-    return _FRAME_STEP * ceil(text_width(clean(cluster.label), FRAME_LABEL, bold=True) / _FRAME_STEP)
+    return _FRAME_STEP * ceil(text_width(frame_text(cluster), FRAME_LABEL, bold=True) / _FRAME_STEP)
+
+
+def frame_text(cluster: Cluster) -> str:
+    """The label of a frame, cut to the room that it can have."""
+    return fit(clean(cluster.label), _FRAME_ROOM, FRAME_LABEL, bold=True)
 
 
 def states(figure: Figure) -> dict[str, str]:
@@ -145,7 +151,7 @@ def texts(figure: Figure) -> dict[str, list[str]]:
     >>> texts(Figure("f", "F", (Node("pasid:5", ("PASID 5",), "pasid", state="live", word="bound"),)))
     {'pasid:5': ['PASID', '● bound', 'PASID 5']}
     """
-    named = {address(cluster.key): [clean(cluster.label)] for cluster in figure.clusters}
+    named = {address(cluster.key): [frame_text(cluster)] for cluster in figure.clusters}
     named |= {address(node.key): box_texts(node) for node in figure.nodes}
     for edge in figure.edges:
         if edge.columns:

@@ -30,7 +30,7 @@ def in_order(shape: Topology, found: Geometry) -> Geometry:
     families: dict[Hashable, list[_Unit]] = {}
     for frame in shape.frames:
         if frame.key in found.frames:
-            unit = _unit(shape, frame.key)
+            unit = _unit(shape, found, frame.key)
             families.setdefault((frame.parent, _likeness(shape, found, unit)), []).append(unit)
     nodes, edges, frames = dict(found.nodes), dict(found.edges), dict(found.frames)
     for family in families.values():
@@ -41,10 +41,10 @@ def in_order(shape: Topology, found: Geometry) -> Geometry:
     return found._replace(nodes=nodes, edges=edges, frames=frames)
 
 
-def _unit(shape: Topology, key: str) -> _Unit:
+def _unit(shape: Topology, found: Geometry, key: str) -> _Unit:
     inside = [key]
     for frame in shape.frames:
-        if frame.parent in inside:
+        if frame.parent in inside and frame.key in found.frames:
             inside.append(frame.key)
     nodes = tuple(node.key for node in shape.nodes if node.cluster in inside)
     edges = tuple(edge.key for edge in shape.edges if edge.tail in nodes or edge.head in nodes)

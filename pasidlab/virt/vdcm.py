@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pasidlab.errors import KernelError
 from pasidlab.hardware.accelerator.commands import Command, CommandError, queues_of
 from pasidlab.hardware.accelerator.registers import AcceleratorRegisters, QueueSetup
 from pasidlab.kernel.ioasid.notifier import IoasidEvent, Payload, Priority
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["MediatedDevice"]
 
 _WQ_SIZE = 16
+_ABORTING = (Command.RESET_WQ, Command.ABORT_WQ, Command.RESET_DEVICE, Command.ABORT_ALL)
 
 
 class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
@@ -52,7 +54,11 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         self._container = container
         self.token = container.owner_mm
         self.programmed: int | None = None
-        kernel.ioasid.register_notifier_mm(self.token, self)
+        try:
+            kernel.ioasid.register_notifier_mm(self.token, self)
+        except KernelError:
+            self.timeline.journal.bury(self.path)
+            raise
 
     @property
     def holder(self) -> str:
@@ -72,7 +78,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         if command in (Command.DRAIN_PASID, Command.ABORT_PASID):
             return self._drain_pasid(operand)
         if command in (Command.DISABLE_DEVICE, Command.RESET_DEVICE, Command.DRAIN_ALL, Command.ABORT_ALL):
-            self._stop_queue(disable=command in (Command.DISABLE_DEVICE, Command.RESET_DEVICE))
+            self._stop_queue(command, disable=command in (Command.DISABLE_DEVICE, Command.RESET_DEVICE))
             self.set_enabled(self.enabled and command not in (Command.DISABLE_DEVICE, Command.RESET_DEVICE))
             return CommandError.SUCCESS
         return CommandError.INVAL_CMD
@@ -128,7 +134,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
             return CommandError.INVAL_WQIDX
         if not self.wq_enabled(0):
             return CommandError.DEV_NOT_EN
-        self._stop_queue(disable=command in (Command.DISABLE_WQ, Command.RESET_WQ))
+        self._stop_queue(command, disable=command in (Command.DISABLE_WQ, Command.RESET_WQ))
         return CommandError.SUCCESS
 
     def _drain_pasid(self, guest_pasid: int) -> CommandError:
@@ -139,15 +145,19 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         self.parent.drain_pasid(host_pasid)
         return CommandError.SUCCESS
 
-    def _stop_queue(self, *, disable: bool) -> None:
+    def _stop_queue(self, command: int, *, disable: bool) -> None:
         """Quiet the hardware queue; a shared one runs on for the other VMs and is only drained of this VM's work."""
-        if self.queue.dedicated:
-            if disable and self.wq_enabled(0):
-                self.parent.disable(self.queue.index)
-                self._drop()
-        else:
+        if not self.queue.dedicated:
             for pasid in self._container.set.ids.keys():
                 self.parent.drain_pasid(pasid)
+        elif self.wq_enabled(0):
+            if command in _ABORTING:
+                self.parent.abort(self.queue.index)
+            if disable:
+                self.parent.disable(self.queue.index)
+                self._drop()
+            elif command not in _ABORTING:
+                self.parent.drain(self.queue.index)
         if disable and self.wq_enabled(0):
             self.set_wq_enabled(0, False)
 
@@ -170,13 +180,19 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         return Priority.DEVICE
 
     def ioasid_notified(self, event: IoasidEvent, payload: Payload) -> bool:
-        """FREE of a PASID that is still in the queue: stop the queue later, from the workqueue (this is atomic
+        """UNBIND or FREE: no descriptor may wait for a PASID that can be handed to somebody else.
+
+        On a shared queue KVM, which was told before, lets no new work in, and what waits is drained. On a dedicated queue
+        the PASID is held as long as it is programmed; FREE has the queue stopped later, from the workqueue (this is atomic
         context).
         """
         told = self.emit(Verb.HANDLE, f"{event} of IOASID {payload.ioasid}", event=event.value, pasid=payload.ioasid)
-        if event is not IoasidEvent.FREE or self.programmed != payload.ioasid:
-            return False
         with self.timeline.because(told):
+            if not self.queue.dedicated and event in (IoasidEvent.UNBIND, IoasidEvent.FREE):
+                self.parent.drain_pasid(payload.ioasid)
+                return True
+            if event is not IoasidEvent.FREE or self.programmed != payload.ioasid:
+                return False
             self.emit(Verb.QUEUE_WORK, f"stop the queue of {self.name}", ioasid=payload.ioasid)
             self._kernel.platform.agenda.enable(self, str(payload.ioasid), f"VDCM {self.name} stops its queue")
         return True
@@ -186,7 +202,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         event = self.emit(Verb.RUN_WORK, f"stop the queue of {self.name}", ioasid=int(what))
         with self.timeline.because(event):
             if self.programmed == int(what):
-                self._stop_queue(disable=True)
+                self._stop_queue(Command.DISABLE_WQ, disable=True)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -194,6 +210,9 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         """The device's file descriptor is closed: reset it, leave the chain, give the hardware queue back."""
         event = self.emit(Verb.CLOSE, f"ADI {self.name}")
         with self.timeline.because(event):
-            self._stop_queue(disable=True)
+            self._stop_queue(Command.RESET_DEVICE, disable=True)
+            for action in self._kernel.platform.agenda.actions(self):
+                self._kernel.platform.agenda.disable(action.number)
             self._kernel.ioasid.unregister_notifier_mm(self.token, self)
             self.parent.release(self.queue, self.name)
+            self.timeline.journal.bury(self.path)

@@ -76,8 +76,9 @@ class VfioContainer(Actor, state=("open",)):
         return pasid
 
     def detach(self, key: str) -> None:
-        """Detach a device: its PASIDs are unbound first."""
+        """Detach a device: its PASIDs are unbound first, also those that were freed and wait for their clean-up."""
         device = self.devices[key]
+        self._kernel.svm.flush(self.set)
         for pasid in self.set.ids.keys():
             if not self.set.ids[pasid].free_pending:
                 self._kernel.svm.unbind_guest(device.rid, pasid, self.set)

@@ -11,6 +11,7 @@ given.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import KernelError
@@ -55,16 +56,15 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         self.host = host
         self.policy = policy
         self._next_slot = 0
-        self.process = host.spawn(f"vmm-{name}")
         event = self.emit(Verb.CREATE, f"VM {name}", after=f"{memory >> 20} MiB, quota {quota}")
-        with self.timeline.because(event):
+        with ExitStack() as undo, self.timeline.because(event):
+            undo.callback(self._bury)
+            self.process = host.spawn(f"vmm-{name}")
+            undo.callback(host.exit, self.process)
             self.kvm = KvmVm(host, self.process, name)
-            try:
-                self.container = VfioContainer(host, self.process, name, quota)
-            except KernelError:
-                self.kvm.close()
-                host.exit(self.process)
-                raise
+            undo.callback(self.kvm.close)
+            self.container = VfioContainer(host, self.process, name, quota)
+            undo.callback(self.container.close)
             base = self.process.mm.mmap(memory)
             self.memory = GuestMemory(host.platform.memory, self.process.mm, base, memory)
             self.container.map_dma(0, base, memory)
@@ -75,6 +75,7 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             self.cpu = Cpu(self.timeline, f"{name}.vcpu0", name, self.kvm.vmcs)
             platform = Platform(self.timeline, host.platform.agenda, name, self.memory, memory, self.mmio, self.cpu)
             self.guest = Kernel(platform)
+            undo.pop_all()
         self.mdevs = Table[str, MediatedDevice](self.timeline, f"{self.path}.mdevs")
         self.functions = Table[str, str](self.timeline, f"{self.path}.functions")
         self.running = True
@@ -155,8 +156,7 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
     def kill(self) -> None:
         """The process dies: the guest stops where it is, and the kernel closes the file descriptors (KVM, ADIs, VFIO).
 
-        The guest's devices were stopped by no one; closing an ADI resets it, and what a physical function still holds
-        is reset by the caller, who owns it again.
+        The guest's devices were stopped by no one: closing them resets them, before the tables behind them change.
         """
         self.running = False
         event = self.emit(Verb.DESTROY, f"VM {self.name}")
@@ -164,5 +164,13 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             self.kvm.close()
             for name in self.mdevs.keys():
                 self.mdevs.pop(name).close()
+            for device in self.functions.values():
+                self.host.accelerators[device].reset()
             self.container.close()
             self.host.exit(self.process)
+            self._bury()
+
+    def _bury(self) -> None:
+        """Whatever the guest was made of is gone, and so is the emulation around it."""
+        kvm, vfio, viommu = (f"{self.host.altitude}.{part}[{self.name}]" for part in ("kvm", "vfio", "viommu"))
+        self.timeline.journal.bury(self.name, self.path, kvm, vfio, viommu)

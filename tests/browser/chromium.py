@@ -1,4 +1,4 @@
-"""The browser of the tests: the system's Chromium or Chrome, else Playwright's own. None at all is an error, never a skip."""
+"""The browser of the tests: the system's Chromium or Chrome, else Playwright's own. None at all is an error."""
 
 from __future__ import annotations
 

@@ -22,6 +22,8 @@ class AllocatorOps(Protocol):
     """What an allocator offers."""
 
     path: str
+    refusal: str
+    """Why there is no number, in words."""
 
     def alloc(self, minimum: int, maximum: int) -> int | None:
         """A number in the inclusive range (a custom one may ignore the range), or ``None``."""
@@ -32,6 +34,8 @@ class AllocatorOps(Protocol):
 
 class DefaultAllocator(Part):
     """Lowest free number first, over the whole capacity."""
+
+    refusal = "every number in the range is out"
 
     def __init__(self, timeline: Timeline, path: str, capacity: int) -> None:
         super().__init__(timeline, path)

@@ -128,7 +128,7 @@ class IoasidCore(Actor, state=("available",)):
             raise IoasidRefused(f"{the_set.name} has used its quota of {the_set.quota} PASIDs")
         number = self.allocators.active.alloc(minimum, maximum)
         if number is None:
-            raise IoasidRefused(f"no free PASID between {minimum} and {maximum}")
+            raise IoasidRefused(self.allocators.active.refusal)
         if number in self.ids:
             self.allocators.active.free(number)
             raise IoasidRefused(f"the allocator answered {number}, which is already out")

@@ -43,6 +43,8 @@ PASID_RID2PASID: Final = 0
 PASID_MIN: Final = 1
 PASID_MAX: Final = PASID_LIMIT - 1
 _SCALABLE: Final = 1
+_SUPPORT: Final = {"SRE": "SRS", "EAFE": "EAFS"}
+"""Fields of a PASID entry that need a capability, and the capability."""
 _DIDS: Final = 1 << 16
 
 
@@ -67,6 +69,7 @@ class VtdDriver(Actor):
         self.caching_mode = bool(CAP_REG["CM"].get(self._capabilities))
         self.snoop = bool(ECAP_REG["SMPWCS"].get(self._extended))
         self.nesting = bool(ECAP_REG["NEST"].get(self._extended))
+        self.lacks = frozenset(flag for flag, field in _SUPPORT.items() if not ECAP_REG[field].get(self._extended))
         self._root = pages.alloc()
         self.queue = InvalidationQueue(platform, pages, f"{self.path}.queue")
         self._switch_on()
@@ -100,6 +103,8 @@ class VtdDriver(Actor):
         slot = self._context_slot(rid)
         self.memory.store_words(slot + 8, table.context_entry()[1:])
         self.memory.store(slot, table.context_entry()[0])
+        if self.caching_mode:
+            self.queue.submit(self.queue.context_cache(rid))
         self.set_entry(rid, PASID_RID2PASID, entries.pass_through(), "pass-through for requests without PASID")
         return table
 
@@ -107,6 +112,7 @@ class VtdDriver(Actor):
         """Take the context entry and the PASID table away."""
         self.clear_entry(rid, PASID_RID2PASID)
         self.memory.store_words(self._context_slot(rid), (0,) * CONTEXT_ENTRY.word_count)
+        self.queue.submit(self.queue.context_cache(rid))
         self.tables.pop(rid).destroy()
 
     def _context_slot(self, rid: int) -> int:

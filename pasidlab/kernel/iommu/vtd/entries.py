@@ -50,16 +50,16 @@ def pass_through() -> tuple[int, ...]:
     return PASID_ENTRY.encode(P=1, PGTT=PGTT.PASS_THROUGH, AW=_AW_48, DID=FLPT_DEFAULT_DID)
 
 
-def nested(data: GuestPasidBind, domain: Domain, *, snoop: bool) -> tuple[int, ...]:
-    """The guest's page table over the VM's domain. ``-EINVAL`` for what a nested entry cannot do."""
+def nested(data: GuestPasidBind, domain: Domain, *, snoop: bool, lacks: frozenset[str]) -> tuple[int, ...]:
+    """The guest's page table over the VM's domain. ``-EINVAL`` for what a nested entry, or a unit that ``lacks`` it, cannot do."""
     if data.addr_width != 48:
         raise KernelError("EINVAL", f"the guest page table must be 4-level (48 bits), not {data.addr_width} bits wide")
     if data.gpgd & 0xFFF or data.gpgd >> 48:
         raise KernelError("EINVAL", f"the guest page-table root must be a page below 2^48, not {data.gpgd:#x}")
     asked = {name: int(bool(data.vtd_flags & bit)) for name, bit in VTD_FLAGS.items()}
-    refused = [name for name, on in asked.items() if on and name not in _PROGRAMMABLE]
+    refused = [name for name, on in asked.items() if on and (name in lacks or name not in _PROGRAMMABLE)]
     if refused:
-        raise KernelError("EINVAL", f"a nested entry must not ask for {', '.join(refused)}")
+        raise KernelError("EINVAL", f"a nested entry of this unit must not ask for {', '.join(refused)}")
     return PASID_ENTRY.encode(
         P=1,
         PGTT=PGTT.NESTED,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from pasidlab.errors import KernelError
 from pasidlab.hardware.iommu.vtd import register_file as reg
 from pasidlab.hardware.layouts.vtd import IQA_REG
-from pasidlab.hardware.layouts.vtd_queue import QI_IOTLB, QI_PASID_CACHE, QI_PIOTLB, QI_WAIT
+from pasidlab.hardware.layouts.vtd_queue import QI_CONTEXT_CACHE, QI_IOTLB, QI_PASID_CACHE, QI_PIOTLB, QI_WAIT
 from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import Part
 
@@ -24,6 +24,7 @@ __all__ = ["InvalidationQueue"]
 
 _ENTRIES: Final = 256
 _ENTRY_SIZE: Final = 16
+_DEVICE_SELECTIVE: Final = 3
 _PASID_SELECTIVE: Final = 1
 _ALL_PAGES_OF_PASID: Final = 2
 _DOMAIN_SELECTIVE: Final = 2
@@ -41,6 +42,10 @@ class InvalidationQueue(Part, state=("_done", "_tail")):
         self._tail = 0
         self._done = 0
         self._mmio.write(IOMMU_BASE + reg.IQA, IQA_REG.encode(IQA=self._ring)[0])
+
+    def context_cache(self, rid: int) -> tuple[int, ...]:
+        """Descriptor: forget the context entry of one device (tagged with domain 0 while it was not present)."""
+        return QI_CONTEXT_CACHE.encode(TYPE=1, G=_DEVICE_SELECTIVE, SID=rid)
 
     def pasid_cache(self, did: int, pasid: int) -> tuple[int, ...]:
         """Descriptor: forget the PASID entry of one PASID."""

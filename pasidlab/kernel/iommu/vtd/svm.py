@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from pasidlab.errors import KernelError
 from pasidlab.hardware.pcie import PASID_LIMIT, format_rid
 from pasidlab.kernel.ioasid.notifier import IoasidEvent, Payload, Priority
-from pasidlab.kernel.iommu.uapi import FORMAT_VTD, GuestPasidBind
+from pasidlab.kernel.iommu.uapi import FORMAT_VTD, VTD_FLAGS, GuestPasidBind
 from pasidlab.kernel.iommu.vtd import entries
 from pasidlab.timeline import Actor, Part, Table, Verb
 
@@ -97,7 +97,9 @@ class Svm(Actor):
                 raise KernelError("EBUSY", f"PASID {pasid} is already bound on {format_rid(rid)}")
             binding.devices[rid] += 1
             return
-        words = entries.nested(data, domain, snoop=self.driver.snoop)
+        if not self.driver.nesting:
+            raise KernelError("EINVAL", "the IOMMU must support nested translation")
+        words = entries.nested(data, domain, snoop=self.driver.snoop, lacks=self.driver.lacks)
         self.driver.set_entry(rid, pasid, words, f"nested: guest table at {data.gpgd:#x} over memory of {domain.name}")
         if binding is None:
             binding = self._adopt(pasid, guest=True)
@@ -111,11 +113,12 @@ class Svm(Actor):
     def _check_guest_bind(self, rid: int, data: GuestPasidBind, the_set: IoasidSet) -> None:
         if data.format != FORMAT_VTD:
             raise KernelError("EINVAL", f"the bind data must be in VT-d format (1), not {data.format}")
+        if data.vtd_flags & ~sum(VTD_FLAGS.values()):
+            raise KernelError("EINVAL", f"the flags must be a sum of {VTD_FLAGS}, not {data.vtd_flags:#x}")
         if not 1 <= data.hpasid < PASID_LIMIT:
             raise KernelError("EINVAL", f"the host PASID must be between 1 and {PASID_LIMIT - 1}, not {data.hpasid}")
-        if not self.driver.nesting:
-            raise KernelError("EINVAL", "the IOMMU must support nested translation")
-        self.driver.table_of(rid)
+        if rid not in self.driver.tables:
+            raise KernelError("EINVAL", f"the IOMMU must know the device, not {format_rid(rid)}")
         self.core.find(data.hpasid, the_set)
 
     def _announce(self, binding: SvmBinding, rid: int, data: GuestPasidBind) -> None:
@@ -203,6 +206,12 @@ class Svm(Actor):
         self.emit(Verb.QUEUE_WORK, f"clean up PASID {payload.ioasid}", ioasid=payload.ioasid)
         self._agenda.enable(self, str(payload.ioasid), f"IOMMU driver cleans up PASID {payload.ioasid}")
         return True
+
+    def flush(self, the_set: IoasidSet) -> None:
+        """Do the queued clean-up of a set's PASIDs now: the domain that their entries point to is about to go."""
+        for action in self._agenda.actions(self):
+            if int(action.what) in the_set.ids:
+                self._agenda.run(action.number)
 
     def run_enabled(self, what: str) -> None:
         """The queued clean-up: tear every device's entry down in silence, then let go."""

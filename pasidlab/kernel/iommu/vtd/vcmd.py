@@ -26,6 +26,7 @@ class VirtualCommandAllocator(Actor):
     """A custom IOASID allocator whose numbers come from the host."""
 
     actor = "iommu"
+    refusal = "the hypervisor answered the virtual command with 'no PASID available'"
 
     def __init__(self, platform: Platform) -> None:
         super().__init__(platform.timeline, f"{platform.altitude}.iommu.vcmd", platform.altitude)

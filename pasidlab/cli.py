@@ -1,0 +1,98 @@
+"""The command line: list the stories, run one, open the lab.
+
+``pasidlab run two-vms`` prints the story's captions and, under each, the ladder of events as text. The exit status says
+whether the story held: 0 yes, 1 an expectation or an invariant broke, 2 the command was not understood.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.command == "stories":
+        return _stories()
+    if options.command == "run":
+        return _run(options.story, quiet=options.quiet)
+    if options.command == "lab":
+        return _lab(options.arguments)
+    parser.print_help()
+    return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pasidlab", description="An executable model of PASID management in KVM.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser("stories", help="list the stories")
+    run = commands.add_parser("run", help="run a story and print its ladder of events")
+    run.add_argument("story", help="the story's name, as `pasidlab stories` lists it")
+    run.add_argument("-q", "--quiet", action="store_true", help="captions only")
+    lab = commands.add_parser("lab", help="open the first lesson in JupyterLab")
+    lab.add_argument("arguments", nargs=argparse.REMAINDER, help="handed on to JupyterLab, as in: lab --no-browser")
+    return parser
+
+
+def _stories() -> int:
+    from pasidlab.stories import STORIES
+
+    for story in STORIES.values():
+        print(f"{story.name:<20}{story.title}  ({', '.join(story.points)})")
+    return 0
+
+
+def _run(name: str, *, quiet: bool) -> int:
+    from pasidlab.stories import STORIES, StoryBroken, play
+    from pasidlab.views import ladder_text
+    from pasidlab.views.flow import flow
+
+    story = STORIES.get(name)
+    if story is None:
+        print(f"the story must be one of {', '.join(STORIES)}, not {name!r}", file=sys.stderr)
+        return 2
+    print(f"{story.title}\n{'=' * len(story.title)}")
+    steps = 0
+    try:
+        for chapter in play(story):
+            print(f"\n{chapter.caption}\n")
+            steps += len(chapter.events)
+            if not quiet:
+                print("\n".join(ladder_text(flow(chapter.events, "")).splitlines()[1:]))
+    except StoryBroken as broken:
+        print(f"\nBROKEN: {broken}", file=sys.stderr)
+        return 1
+    print(f"\nThe story held: {steps} steps, every invariant true after each chapter.")
+    return 0
+
+
+def _lab(arguments: list[str]) -> int:
+    if importlib.util.find_spec("jupyterlab") is None:
+        print("the lab must be installed first: pip install 'pasidlab[lab]'", file=sys.stderr)
+        return 2
+    lesson = _lessons() / "00_what_is_a_pasid.ipynb"
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *arguments, str(lesson)])
+
+
+def _lessons() -> Path:
+    """The folder of lessons: the repository's, or a copy of the installed ones in the current folder."""
+    package = Path(__file__).parent
+    if (source := package.parent / "notebooks").is_dir():
+        return source
+    target = Path.cwd() / "pasidlab-lessons"
+    if not target.exists():
+        shutil.copytree(package / "lessons", target)
+    return target
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

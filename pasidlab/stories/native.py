@@ -1,0 +1,40 @@
+"""T3 and T16: Shared Virtual Addressing on the bare machine, from bind to free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from pasidlab.hardware.layouts.vtd import PASID_ENTRY
+from pasidlab.machine import Machine
+from pasidlab.stories.story import Story, expect
+
+__all__ = ["NATIVE"]
+
+_TEXT: Final = b"no guest in sight"
+
+
+def _tell(m: Machine) -> Iterator[str]:
+    yield "A machine with one accelerator and a process on the host."
+    dsa = m.plug_accelerator("dsa0")
+    app = m.spawn("app")
+
+    yield "Bind: a PASID is allocated, and its entry points to the process's own page table."
+    pasid = app.bind(dsa)
+    words = m.kernel.iommu.tables[dsa.rid].read(pasid)
+    expect(
+        PASID_ENTRY["FLPTPTR"].get(words) == app.process.mm.root, "the entry's first-level pointer is the page table"
+    )
+
+    yield "The device uses the process's virtual addresses with that PASID."
+    src, dst = app.buffer(_TEXT), app.buffer(len(_TEXT))
+    expect(app.copy(dsa, src, dst, len(_TEXT)).ok, "the copy succeeds")
+    expect(app.read(dst, len(_TEXT)) == _TEXT, "the bytes arrived")
+
+    yield "Unbind and free: the entry is gone, the number is back."
+    app.unbind(dsa)
+    expect(m.translate(dsa.rid, pasid=pasid, address=src).fault is not None, "the IOMMU blocks the old number")
+    expect(len(m.kernel.ioasid.ids) == 0, "no PASID is out")
+
+
+NATIVE: Final = Story("native", "Shared Virtual Addressing on the bare machine", ("T1", "T3", "T16"), _tell)
