@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,7 +80,7 @@ def _lab(arguments: list[str]) -> int:
         print("the lab must be installed first: pip install 'pasidlab[lab]'", file=sys.stderr)
         return 2
     lesson = _lessons() / "00_what_is_a_pasid.ipynb"
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *arguments, str(lesson)])
+    return subprocess.run([sys.executable, "-m", "jupyterlab", *arguments, str(lesson)], check=False).returncode
 
 
 def _lessons() -> Path:

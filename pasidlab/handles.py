@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.accelerator.descriptor import Completion, CompletionStatus, Descriptor, Opcode
@@ -35,7 +35,12 @@ H = TypeVar("H", bound="Handle")
 
 
 class Handle:
-    """Something of a machine that a person can name. ``expression`` is Python that finds it again."""
+    """Something of a machine that a person can name. ``expression`` is Python that finds it again.
+
+    ``draw`` is set by the package itself (:mod:`pasidlab.views.rich`): pictures are made above this floor.
+    """
+
+    draw: ClassVar[Callable[[Handle], dict[str, str]] | None] = None
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -45,10 +50,10 @@ class Handle:
         """Python that evaluates to this handle, given the machine as ``m``."""
         raise AttributeError("every handle names itself")
 
-    def _repr_html_(self) -> str:
-        """How a notebook shows this handle: its text, escaped."""
-        text = repr(self).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        return f"<code>{text}</code>"
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """How a notebook shows this handle: a picture or a table from the floor above, and always its text."""
+        drawn = {} if Handle.draw is None else Handle.draw(self)
+        return {"text/plain": repr(self), **drawn}
 
 
 def verb(method: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[H, P], R]:

@@ -74,8 +74,8 @@ class FieldValue(NamedTuple):
 class Layout:
     """A structure that hardware reads: ``size`` bytes, its fields, and where this is written down.
 
-    >>> entry = Layout("demo_entry", 8, (Field("P", 0, 0, "present"), Field("PTR", 12, 63, "next table", 12)), "an
-    example")
+    >>> fields = (Field("P", 0, 0, "present"), Field("PTR", 12, 63, "next table", 12))
+    >>> entry = Layout("demo_entry", 8, fields, "an example")
     >>> entry.encode(P=1, PTR=0x5000), entry.decode((0x5001,))
     ((20481,), {'P': 1, 'PTR': 20480})
     >>> hex(entry.reserved((0x5801,)))

@@ -102,7 +102,7 @@ class Journal:
         del self.undone[-count:]
 
     def bury(self, *roots: str) -> None:
-        """Delete every cell of the parts at these paths and below: what dies with its owner need not be retired by name.
+        """Delete every cell of the parts at these paths and below: what dies with its owner is not retired one by one.
 
         Equal paths of the dead and of their successors would otherwise meet in one digest, where they could cancel out.
         """

@@ -162,7 +162,7 @@ class Timeline:
         return event
 
     def _tell(self, event: Event) -> None:
-        """Show an event to the observers. One that fails, or that changed something, is detached, and the log says so."""
+        """Show an event to the observers. One that fails or changes something is detached, and the log says so."""
         position, self._telling = self.journal.position, True
         for observer in tuple(self._observers):
             try:

@@ -13,7 +13,8 @@ shared     PASID enabled, no number    nothing: the PASID comes with each ENQCMD
 =========  ==========================  ==============================================================
 
 The reference is held until the queue is disabled, by whatever way (command, reset, FREE, close), as the documents
-intend; the code dropped it in one of these ways only.
+intend; the code dropped it in one of these ways only. A shared queue holds none: there the drain at
+UNBIND or FREE keeps descriptors of the dead from running under a number that meanwhile belongs to somebody else.
 """
 
 from __future__ import annotations
@@ -182,9 +183,9 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
     def ioasid_notified(self, event: IoasidEvent, payload: Payload) -> bool:
         """UNBIND or FREE: no descriptor may wait for a PASID that can be handed to somebody else.
 
-        On a shared queue KVM, which was told before, lets no new work in, and what waits is drained. On a dedicated queue
-        the PASID is held as long as it is programmed; FREE has the queue stopped later, from the workqueue (this is atomic
-        context).
+        On a shared queue KVM, which was told before, lets no new work in, and what waits is drained (a command takes no
+        time here; a real handler is atomic and could not wait). On a dedicated queue the PASID is held as long as it is
+        programmed; FREE has the queue stopped later, from the workqueue.
         """
         told = self.emit(Verb.HANDLE, f"{event} of IOASID {payload.ioasid}", event=event.value, pasid=payload.ioasid)
         with self.timeline.because(told):

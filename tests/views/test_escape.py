@@ -3,12 +3,13 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from pasidlab.views.escape import address, clean, dot_string, html, key_of
 from tests.views.hostile import NAMES, names
 
 
+@settings(deadline=None)
 @given(names)
 def test_html_holds_no_markup(text: str) -> None:
     """The result opens no element, ends no attribute, and holds only known entities."""
@@ -17,6 +18,7 @@ def test_html_holds_no_markup(text: str) -> None:
     assert not re.sub(r"&(amp|lt|gt|quot|#39);", "", result).count("&")
 
 
+@settings(deadline=None)
 @given(names)
 def test_clean_is_visible_and_idempotent(text: str) -> None:
     """One line without controls and direction marks; cleaning twice changes nothing; length is kept."""
@@ -27,6 +29,7 @@ def test_clean_is_visible_and_idempotent(text: str) -> None:
     assert len(result.splitlines() or [""]) == 1
 
 
+@settings(deadline=None)
 @given(names)
 def test_dot_string_ends_where_it_should(text: str) -> None:
     """A DOT label is one quoted string: no quote inside is bare, and no backslash is left to start an escape."""
@@ -34,6 +37,7 @@ def test_dot_string_ends_where_it_should(text: str) -> None:
     assert re.fullmatch(r'(?:[^"\\]|\\\\|\\")*', inner)
 
 
+@settings(deadline=None)
 @given(names, names)
 def test_addresses_are_one_to_one(one: str, other: str) -> None:
     """Different keys have different addresses, addresses are plain ASCII, and keys come back."""

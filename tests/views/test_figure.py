@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from pasidlab.views import Cluster, Edge, Figure, Node, dot, fold, slots, states, text, texts, topology
 from pasidlab.views.box import box_slots
@@ -30,6 +30,7 @@ def test_a_figure_that_cannot_be_drawn_is_refused(parts: tuple, message: str) ->
         Figure("f", "F", *parts)
 
 
+@settings(deadline=None)
 @given(figures())
 def test_what_is_said_does_not_move_anything(figure: Figure) -> None:
     """Other words, other states, absent instead of present: same topology, so no new layout."""
@@ -48,6 +49,7 @@ def test_what_is_said_does_not_move_anything(figure: Figure) -> None:
     assert hash(topology(changed)) == hash(topology(figure))
 
 
+@settings(deadline=None)
 @given(figures())
 def test_states_and_texts_cover_everything_that_is_drawn(figure: Figure) -> None:
     """Each box, arrow and frame has classes; each box has exactly the texts that it has places for."""
@@ -58,6 +60,7 @@ def test_states_and_texts_cover_everything_that_is_drawn(figure: Figure) -> None
         assert len(texts(figure)[address(node.key)]) == len(box_slots(node))
 
 
+@settings(deadline=None)
 @given(figures())
 def test_same_figure_same_words(figure: Figure) -> None:
     """DOT and the text twin depend on nothing but the figure."""

@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pasidlab.views import Ladder, Lane, Row, ladder_svg, ladder_text
@@ -34,6 +34,7 @@ def ladders(draw: st.DrawFn) -> Ladder:
     return Ladder("any", draw(names), lanes, tuple(rows), present)
 
 
+@settings(deadline=None)
 @given(ladders())
 def test_nothing_overlaps_and_nothing_is_clipped(ladder: Ladder) -> None:
     """Each row has its own band; each text stands inside the picture and inside its band."""
@@ -53,6 +54,7 @@ def test_nothing_overlaps_and_nothing_is_clipped(ladder: Ladder) -> None:
     assert foot <= parts.body_height
 
 
+@settings(deadline=None)
 @given(ladders())
 def test_a_ladder_is_well_formed_and_deterministic(ladder: Ladder) -> None:
     """A hostile text makes no element; the same ladder gives the same picture and words."""
@@ -60,9 +62,10 @@ def test_a_ladder_is_well_formed_and_deterministic(ladder: Ladder) -> None:
     tags = {element.tag.rpartition("}")[2] for element in ET.fromstring(picture).iter()}
     assert tags <= {"svg", "style", "rect", "g", "path", "text", "title", "tspan", "circle"}
     assert ladder_svg(ladder) == picture
-    assert len(ladder_text(ladder).splitlines()) == 1 + len(ladder.rows)
+    assert len(ladder_text(ladder).split("\n")) == 1 + len(ladder.rows)
 
 
+@settings(deadline=None)
 @given(ladders())
 def test_a_row_does_not_depend_on_what_comes_after_it(ladder: Ladder) -> None:
     """While a flow grows, the texts and places of earlier rows stay, so the live view leaves them alone."""

@@ -1,6 +1,6 @@
 """Text is never wider than its room."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pasidlab.views.measure import fit, text_width, wrap
@@ -9,6 +9,7 @@ from tests.views.hostile import names
 rooms = st.floats(20, 400)
 
 
+@settings(deadline=None)
 @given(names, rooms, st.booleans(), st.booleans())
 def test_what_fits_fits(text: str, room: float, mono: bool, bold: bool) -> None:
     """The result fits, is the text itself if that does, and else is a beginning of it with an ellipsis."""
@@ -17,6 +18,7 @@ def test_what_fits_fits(text: str, room: float, mono: bool, bold: bool) -> None:
     assert result == text or (result.endswith("…") and text.startswith(result[:-1]))
 
 
+@settings(deadline=None)
 @given(names, rooms)
 def test_wrapping_loses_nothing(text: str, room: float) -> None:
     """All letters are there in their order, each line fits unless it is a single letter."""

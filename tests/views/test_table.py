@@ -3,7 +3,7 @@
 import xml.etree.ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pasidlab.views import Column, Line, Table, table_html, table_text
@@ -12,6 +12,7 @@ from tests.views.hostile import names
 COLUMNS = (Column("pasid", "PASID", mono=True), Column("owner", "owner"), Column("state", "state"))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(names, names), max_size=5), names)
 def test_cells_are_text(rows: list[tuple[str, str]], title: str) -> None:
     """A hostile cell makes no element; text and HTML have one row for each line."""

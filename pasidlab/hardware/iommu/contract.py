@@ -45,8 +45,11 @@ class Fault(NamedTuple):
     def __str__(self) -> str:
         return f"{self.request}: fault {self.code:#04x} {self.name} ({self.meaning})"
 
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Walk:
     """The way of one request through the tables. Exactly one of ``address`` and ``fault`` is set."""
 
@@ -63,6 +66,8 @@ class Walk:
             lines.append(f"  {stop.stage:>6}{level:<8} {stop.name} at {stop.address:#x}: {fields or 'all zero'}")
         lines.append(f"  -> {self.address:#x}" if self.address is not None else f"  -> {self.fault}")
         return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 class DmaAborted(Exception):

@@ -51,7 +51,7 @@ def pass_through() -> tuple[int, ...]:
 
 
 def nested(data: GuestPasidBind, domain: Domain, *, snoop: bool, lacks: frozenset[str]) -> tuple[int, ...]:
-    """The guest's page table over the VM's domain. ``-EINVAL`` for what a nested entry, or a unit that ``lacks`` it, cannot do."""
+    """The guest's page table over the VM's domain. ``-EINVAL`` for what a nested entry cannot, or a unit ``lacks``."""
     if data.addr_width != 48:
         raise KernelError("EINVAL", f"the guest page table must be 4-level (48 bits), not {data.addr_width} bits wide")
     if data.gpgd & 0xFFF or data.gpgd >> 48:

@@ -83,8 +83,8 @@ class Svm(Actor):
     def bind_guest(self, rid: int, domain: Domain, data: GuestPasidBind, the_set: IoasidSet) -> None:
         """Nest a guest's page table over its VM's domain, under a host PASID.
 
-        Errors, in the order in which they are checked: ``-EINVAL`` format, ``-EINVAL`` host PASID out of range (0 is
-        refused; the guest's number is not checked), ``-ENODEV`` unknown device, ``-ENOENT`` PASID not allocated or
+        Errors, in the order in which they are checked: ``-EINVAL`` format, flags that do not exist, host PASID out of
+        range (0 is refused; the guest's number is not checked), unknown device; ``-ENOENT`` PASID not allocated or
         dying, ``-EACCES`` owned by another set, ``-EBUSY`` already bound on this device (unless it is shared by
         auxiliary domains), ``-EINVAL`` what a nested entry cannot do, or the guest's number already stands for another
         host PASID.

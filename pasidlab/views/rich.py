@@ -1,0 +1,94 @@
+"""How notebooks show what a person holds: the machine as its map, a function as its PASID table, the rest as small
+tables.
+"""
+
+from __future__ import annotations
+
+from pasidlab.errors import KernelError
+from pasidlab.handles import App, AssignedDevice, Handle, PhysicalFunction, VirtualMachine
+from pasidlab.hardware.pcie import format_rid
+from pasidlab.machine import Machine
+from pasidlab.views.figure import Figure
+from pasidlab.views.machine_map import machine_map
+from pasidlab.views.pasid_table import pasid_table
+from pasidlab.views.table import Column, Line, Table
+
+__all__ = ["bundle", "picture"]
+
+_COLUMNS = (Column("what", "what"), Column("value", "value"))
+
+
+def bundle(handle: Handle) -> dict[str, str]:
+    """The MIME types of a handle's picture, its own text left out; nothing for what is gone.
+
+    >>> from pasidlab import Machine
+    >>> sorted(bundle(Machine().spawn("app")))
+    ['text/html']
+    """
+    try:
+        drawn = picture(handle)
+    except KernelError:
+        return {}
+    if drawn is None:
+        return {}
+    return {kind: text for kind, text in drawn._repr_mimebundle_().items() if kind != "text/plain"}
+
+
+def picture(handle: Handle) -> Figure | Table | None:
+    """The figure or table that shows a handle; ``KernelError`` if what it names is gone."""
+    if isinstance(handle, Machine):
+        return machine_map(handle)
+    if isinstance(handle, PhysicalFunction):
+        return pasid_table(handle.machine, handle.name)
+    if isinstance(handle, VirtualMachine):
+        return _vm(handle)
+    if isinstance(handle, App):
+        return _app(handle)
+    if isinstance(handle, AssignedDevice):
+        return _device(handle)
+    return None
+
+
+def _vm(vm: VirtualMachine) -> Table:
+    the_set = vm.vmm.container.set
+    pairs = ", ".join(f"{guest} = host {host}" for guest, host in vm.pasids.items())
+    return _table(
+        f"VM {vm.name}",
+        ("PASIDs", f"{the_set.count} of {the_set.quota} (ioasid_set {the_set.set_id})"),
+        ("numbers", pairs or "none"),
+        ("policy", vm.vmm.policy or "the first device decides"),
+        ("devices", ", ".join(device.name for device in vm.devices) or "none"),
+        ("processes", ", ".join(app.name for app in vm.apps) or "none"),
+    )
+
+
+def _app(app: App) -> Table:
+    process, pasid = app.process, app.pasid
+    devices = [device.name for device in app.kernel.accelerators.values() if device.queue_of(process) is not None]
+    return _table(
+        f"process {app.name}",
+        ("runs on", f"{app.altitude}, pid {process.pid}"),
+        ("PASID", str(pasid) if pasid is not None else "none: not bound"),
+        ("IA32_PASID", f"{process.ia32_pasid:#x}"),
+        ("page table", f"{process.mm.root:#x}"),
+        ("bound to", ", ".join(devices) or "nothing"),
+    )
+
+
+def _device(device: AssignedDevice) -> Table:
+    kind = (
+        "assignable interface: registers trap, the portal does not"
+        if device.mediated
+        else "physical function, unmediated"
+    )
+    return _table(
+        f"device {device.name}",
+        ("kind", kind),
+        ("belongs to", device.vm_name),
+        ("cut from", device.parent.name),
+        ("on the bus", format_rid(device.rid)),
+    )
+
+
+def _table(title: str, *rows: tuple[str, str]) -> Table:
+    return Table("handle", title, _COLUMNS, tuple(Line(name, (name, value)) for name, value in rows))
