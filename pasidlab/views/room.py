@@ -1,72 +1,75 @@
-"""How many places a picture keeps, so that nothing has to move when something new appears.
+"""Room: what a picture remembers, so that nothing has to move.
 
-A picture is laid out for everything that has been seen so far (and some more); what is not there at the present step is
-hidden. Room only grows, and it grows by doubling, so new layouts are rare. Going back in time never shrinks it: the
-same thing stands in the same place at every step.
+A figure drawn of one step alone would lose the place of everything that is not there at that step. A ``Room`` keeps
+the places: whatever a figure has shown once stays in its layout, hidden, and comes back to where it was. It only
+grows; going back in time never shrinks it. So a new layout is made when something is seen for the first time, and
+never otherwise. Whoever starts a new future forgets the old one with :meth:`Room.forget`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Protocol, TypeVar
 
-from pasidlab.views.figure import slots
-
-if TYPE_CHECKING:
-    from pasidlab.machine import Machine
+from pasidlab.views.figure import Cluster, Edge, Figure, Node
 
 __all__ = ["Room"]
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Places for VMs, for the processes and devices of each, for host processes, and the PASIDs seen so far.
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
 
-    ``entries`` are the PASIDs seen in each device's PASID table, ``mappings`` the pairs (VM, guest PASID, host PASID)
-    seen, where a VM is known by its slot.
+
+_Part = TypeVar("_Part", bound=_Keyed)
+_Item = TypeVar("_Item", int, tuple[int, int], tuple[int, int, int])
+
+
+class Room:
+    """The memory of one picture.
+
+    >>> room = Room()
+    >>> both = Figure("f", "F", (Node("a", ("A",)), Node("b", ("B",))))
+    >>> [node.present for node in room.fit(both).nodes]
+    [True, True]
+    >>> [node.present for node in room.fit(Figure("f", "F", (Node("b", ("B",)),))).nodes]
+    [False, True]
     """
 
-    vms: int = 2
-    processes: int = 1
-    devices: int = 1
-    natives: int = 0
-    entries: frozenset[tuple[str, int]] = field(default=frozenset())
-    mappings: frozenset[tuple[int, int, int]] = field(default=frozenset())
-    host_pasids: frozenset[int] = field(default=frozenset())
+    def __init__(self) -> None:
+        self._clusters: dict[str, Cluster] = {}
+        self._nodes: dict[str, Node] = {}
+        self._edges: dict[str, Edge] = {}
+        self._seen: dict[str, set[object]] = {}
+        self._scale = 0
 
-    @classmethod
-    def of(cls, machine: Machine) -> Room:
-        """What a machine needs at its present step.
+    def forget(self) -> None:
+        """Start afresh: the next figure is laid out for itself."""
+        self.__init__()  # type: ignore[misc]
 
-        >>> from pasidlab import Machine
-        >>> Room.of(Machine()).vms
-        2
+    def recall(self, name: str, items: Iterable[_Item]) -> list[_Item]:
+        """``items`` and all that were given under this name before, sorted.
+
+        >>> room = Room()
+        >>> room.recall("pasids", [3, 1]), room.recall("pasids", [2])
+        ([1, 3], [1, 2, 3])
         """
-        vms = machine.vms
-        numbers = machine.numbers
-        return cls(
-            slots(max([numbers[vm.name] + 1 for vm in vms], default=0), least=2),
-            slots(max([len(vm.kernel.processes) for vm in vms], default=0), least=1),
-            slots(max([len(vm.devices) for vm in vms], default=0), least=1),
-            slots(len(machine.natives), least=1) if machine.natives else 0,
-            frozenset(
-                (name, pasid)
-                for name, driver in machine.kernel.accelerators.items()
-                for pasid in machine.kernel.iommu.tables[driver.rid].present()
-            ),
-            frozenset((numbers[vm.name], guest, host) for vm in vms for guest, host in vm.pasids.items()),
-            frozenset(machine.kernel.ioasid.ids.keys()),
-        )
+        seen = self._seen.setdefault(name, set())
+        seen.update(items)
+        return sorted(seen)  # type: ignore[type-var]
 
-    def grown(self, other: Room) -> Room:
-        """Room for both."""
+    def fit(self, figure: Figure) -> Figure:
+        """``figure`` with hidden places for all that earlier figures have shown."""
+        self._clusters = _merged(self._clusters, figure.clusters)
+        self._nodes = _merged(self._nodes, figure.nodes)
+        self._edges = _merged(self._edges, figure.edges)
+        clusters = {cluster.key for cluster in figure.clusters}
+        nodes = {node.key for node in figure.nodes}
+        edges = {edge.key for edge in figure.edges}
         return replace(
-            self,
-            vms=max(self.vms, other.vms),
-            processes=max(self.processes, other.processes),
-            devices=max(self.devices, other.devices),
-            natives=max(self.natives, other.natives),
-            entries=self.entries | other.entries,
-            mappings=self.mappings | other.mappings,
-            host_pasids=self.host_pasids | other.host_pasids,
+            figure,
+            clusters=tuple(c if c.key in clusters else replace(c, present=False) for c in self._clusters.values()),
+            nodes=tuple(n if n.key in nodes else replace(n, present=False) for n in self._nodes.values()),
+            edges=tuple(e if e.key in edges else replace(e, present=False) for e in self._edges.values()),
         )

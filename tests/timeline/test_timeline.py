@@ -1,4 +1,4 @@
-"""Time: events with causes, operations that end well, refused or undone, travel, branches, and observers that only look."""
+"""Time: events with causes, operations (done, refused, undone), travel, branches, and observers that only look."""
 
 import logging
 

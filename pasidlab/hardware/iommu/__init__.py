@@ -1,1 +1,1 @@
-""""""
+"""Remapping units, one package a vendor, and the contract that all of them keep."""

@@ -1,1 +1,1 @@
-""""""
+"""The IOASID core: sets, numbers, references, notifier chains, allocators."""
