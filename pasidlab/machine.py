@@ -25,7 +25,7 @@ from pasidlab.invariants import Report, check
 from pasidlab.kernel.idxd import Idxd
 from pasidlab.kernel.kernel import Kernel
 from pasidlab.kernel.platform import IOMMU_BASE, Platform
-from pasidlab.timeline import HARDWARE, HOST, Agenda, EnabledAction, Part, Table, Timeline
+from pasidlab.timeline import HARDWARE, HOST, USER, Agenda, EnabledAction, Part, Table, Timeline
 from pasidlab.virt.vmm import GUEST_MEMORY, POLICIES, Vmm
 
 if TYPE_CHECKING:
@@ -43,7 +43,12 @@ _FIRST_BUS: Final = 0x6A
 _BAR_BASE: Final = 0xC000_0000
 _BAR_STEP: Final = 0x100_0000
 _BAR2_OFFSET: Final = 0x80_0000
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,31}")
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
+_RESERVED: Final = frozenset(
+    {HOST, USER, HARDWARE, "machine", "agenda", "memory", "iommu-unit", "fabric", "mmio", "cpu0"}
+    | {"accelerators", "vmms", "vm-numbers"}
+)
+"""Words that name a floor of the machine, or one of its parts."""
 
 
 class Machine(Handle):
@@ -97,7 +102,7 @@ class Machine(Handle):
         With two or more shared queues the last one serves native processes; the other shared queues and all dedicated
         ones are for assignable interfaces. Errors: ``-EINVAL`` name or number of queues, ``-EEXIST`` the name is taken.
         """
-        self.check_name("device", name, self.accelerators)
+        self.check_name("device", name, self._names())
         if shared < 0 or dedicated < 0 or not 1 <= shared + dedicated <= 8:
             raise KernelError(
                 "EINVAL", f"an accelerator must have 1 to 8 work queues, not {shared} shared and {dedicated} dedicated"
@@ -143,9 +148,7 @@ class Machine(Handle):
         ``None``: the first device decides. Errors: ``-EINVAL`` name, quota below 1, policy or memory; ``-EEXIST`` the
         name is taken; ``-ENOSPC`` the quotas of all sets would exceed the 2^20 PASIDs there are.
         """
-        self.check_name("VM", name, self.vmms)
-        if name in (HOST, "user", "hardware"):
-            raise KernelError("EINVAL", f"a VM must not be called {name}: that word names another floor of the machine")
+        self.check_name("VM", name, self._names())
         if quota < 1:
             raise KernelError("EINVAL", f"the quota must be at least 1 PASID, not {quota}")
         if policy not in (None, *POLICIES):
@@ -178,7 +181,7 @@ class Machine(Handle):
         function is assigned as a whole, or the VM has PASIDs already (a late subscriber would miss their events).
         """
         parent = self._driver(device)
-        taken = {name for vmm in self.vmms.values() for name in vmm.mdevs}
+        taken = self._names()
         name = next(f"adi{at}" for at in range(len(taken) + 1) if f"adi{at}" not in taken)
         vm.vmm.attach_adi(parent, queue, name)
         return AssignedDevice(self, vm.name, name)
@@ -292,17 +295,29 @@ class Machine(Handle):
         return self.kernel.faults.log.values()
 
     def check_name(self, kind: str, name: str, taken: Iterable[str]) -> None:
-        """``-EINVAL`` unless a name is 1 to 32 letters, digits, ``.``, ``_`` or ``-`` and starts with a letter;
-        ``-EEXIST`` if taken.
+        """``-EINVAL`` unless a name is 1 to 32 letters, digits, ``_`` or ``-`` and starts with a letter (no dots: these
+        divide the paths of parts), or if it is reserved; ``-EEXIST`` if taken.
         """
         if not _NAME.fullmatch(name):
             raise KernelError(
                 "EINVAL",
-                f"a {kind} name must be 1 to 32 letters, digits, dots, dashes or underscores and start with a letter, "
+                f"a {kind} name must be 1 to 32 letters, digits, dashes or underscores and start with a letter, "
                 f"not {name!r}",
             )
+        if name in _RESERVED:
+            raise KernelError(
+                "EINVAL", f"a {kind} must not be called {name}: that word names a part of the machine itself"
+            )
         if name in taken:
-            raise KernelError("EEXIST", f"a {kind} named {name} already exists")
+            raise KernelError("EEXIST", f"the name {name} is taken: a {kind} needs one that no device or VM has")
+
+    def _names(self) -> set[str]:
+        """The names of all devices, mediated ones included, and VMs: they share one space."""
+        return {
+            *self.accelerators.keys(),
+            *self.vmms.keys(),
+            *(name for vmm in self.vmms.values() for name in vmm.mdevs),
+        }
 
     def __repr__(self) -> str:
         devices = ", ".join(self.accelerators.keys()) or "no devices"

@@ -12,8 +12,10 @@ from pasidlab.hardware.memory import Memory
 
 __all__ = ["PageFault", "resolve"]
 
+_CANONICAL: Final = 47
 _P: Final = 1
 _RW: Final = 2
+_PS: Final = 1 << 7
 _ADDR: Final = 0x000F_FFFF_FFFF_F000
 
 
@@ -26,12 +28,20 @@ class PageFault(Exception):
 
 
 def resolve(memory: Memory, root: int, virtual: int, *, write: bool = False) -> int:
-    """The physical address behind ``virtual`` in the tables at ``root``."""
+    """The physical address behind ``virtual`` in the tables at ``root``.
+
+    Raises :class:`PageFault` where the tables do not allow it (or the address is not canonical, on which the device
+    agrees: fault 0x80), and :class:`~pasidlab.errors.BusError` where an entry names memory that does not exist.
+    """
+    if virtual >> _CANONICAL not in (0, (1 << 64 - _CANONICAL) - 1):
+        raise PageFault(virtual, "not canonical")
     table = root
     for shift in (39, 30, 21, 12):
         entry = memory.load(table + (virtual >> shift & 511) * 8)
         if not entry & _P:
             raise PageFault(virtual, "not mapped")
+        if entry & _PS and shift != 12:
+            raise PageFault(virtual, "in a large page, which this model's kernel never makes")
         if write and not entry & _RW:
             raise PageFault(virtual, "read-only")
         table = entry & _ADDR

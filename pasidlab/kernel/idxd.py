@@ -89,9 +89,9 @@ class Idxd(Actor):
         if error is not CommandError.SUCCESS:
             raise KernelError("ENXIO", f"{self.name} answered {command.name} with {error.name}")
 
-    def _write_pasid(self, wq: int, pasid: int | None) -> None:
+    def _write_pasid(self, wq: int, pasid: int | None, *, privileged: bool = False) -> None:
         """Program the PASID part of WQCFG; ``None`` switches PASIDs off for the queue."""
-        words = WQCFG.encode(pasid=pasid or 0, pasid_en=int(pasid is not None))
+        words = WQCFG.encode(pasid=pasid or 0, pasid_en=int(pasid is not None), priv=int(privileged))
         offset = at.wqcfg_offset(wq, _PASID_DWORD)
         keep = self._mmio.read(self.bar0 + offset, 4) & ~_pasid_mask()
         self._mmio.write(self.bar0 + offset, keep | words[1] & 0xFFFF_FFFF, 4)
@@ -154,9 +154,9 @@ class Idxd(Actor):
 
     # --- the host's hand on a mediated device's queue -----------------------------------------------------------------
 
-    def enable_for(self, index: int, pasid: int) -> CommandError:
+    def enable_for(self, index: int, pasid: int, *, privileged: bool = False) -> CommandError:
         """Program a PASID into a disabled dedicated queue and enable it."""
-        self._write_pasid(index, pasid)
+        self._write_pasid(index, pasid, privileged=privileged)
         return self._command(Command.ENABLE_WQ, index)
 
     def disable(self, index: int) -> None:

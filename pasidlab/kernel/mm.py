@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pasidlab.errors import KernelError
+from pasidlab.errors import BusError, KernelError
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.mmu import PageFault, resolve
 from pasidlab.kernel.pagetable import FIRST_LEVEL, PageTable
@@ -83,19 +83,25 @@ class Mm(Part, state=("_next", "pasid")):
         """The physical address behind ``virtual``, by a walk of the tables; ``-EFAULT`` if there is none."""
         try:
             return resolve(self._pages.memory, self.root, virtual, write=write)
-        except PageFault as fault:
-            raise KernelError("EFAULT", f"address {fault}") from None
+        except (PageFault, BusError) as fault:
+            raise KernelError("EFAULT", f"address {virtual:#x}: {fault}") from None
 
     def read(self, virtual: int, length: int) -> bytes:
         """``length`` bytes of the process's memory."""
-        return b"".join(self._pages.memory.read(self.physical(at), size) for at, size in _pieces(virtual, length))
+        try:
+            return b"".join(self._pages.memory.read(self.physical(at), size) for at, size in _pieces(virtual, length))
+        except BusError as error:
+            raise KernelError("EFAULT", f"address {virtual:#x}: {error}") from None
 
     def write(self, virtual: int, data: bytes) -> None:
         """Write to the process's memory."""
         done = 0
         places = [(self.physical(at, write=True), size) for at, size in _pieces(virtual, len(data))]
         for physical, size in places:
-            self._pages.memory.write(physical, data[done : done + size])
+            try:
+                self._pages.memory.write(physical, data[done : done + size])
+            except BusError as error:
+                raise KernelError("EFAULT", f"address {virtual + done:#x}: {error}") from None
             done += size
 
     def release(self) -> None:

@@ -4,8 +4,9 @@ Models the submission paths of user-space accelerator libraries and of the kerne
 bounded number of retries on a shared queue, MOVDIR64B on a dedicated one, and a completion record in the program's own
 memory.
 
-The mapping of the portal into the process is not modelled (any program of the kernel can write to it): what protects
-others is the PASID, and that is the point.
+A queue's portal is mapped into the processes that have it open. Nothing else keeps a process from a device on which it is
+not bound: what it left in such a queue would still be there when its PASID belongs to somebody else. (A whole kernel can
+write to every portal of its machine; what protects others from that is the PASID.)
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ COMPLETION_SIZE: Final = 32
 def submit(kernel: Kernel, process: Process, device: Idxd, queue: WorkQueue, work: Descriptor, completion: int) -> None:
     """Submit ``work`` with its completion record at the virtual address ``completion``.
 
-    Errors: ``-EFAULT`` the CPU raised #GP (no valid IA32_PASID), ``-EAGAIN`` the queue did not accept: it is full, or
-    the hypervisor has no entry for the PASID - software cannot tell these apart.
+    Errors: ``-EFAULT`` the CPU raised #GP (no valid IA32_PASID) or #PF (the portal of a queue that it has not opened),
+    ``-EAGAIN`` the queue did not accept: it is full, or the hypervisor has no entry for the PASID - software cannot
+    tell these apart.
     """
+    if process.path not in queue.clients and (queue.dedicated or process.ia32_pasid):  # without PASID: #GP comes first
+        raise KernelError("EFAULT", f"{process.name} must open {device.name} wq{queue.index} to have its portal mapped")
     process.mm.write(completion, bytes(COMPLETION_SIZE))
     flags = work.flags | Flag.CRAV | Flag.RCR
     data = work._replace(completion_addr=completion, flags=flags).to_bytes()

@@ -1,8 +1,8 @@
-"""Projection: one device's PASID table -> figure. Directory, directory entries, PASID entries, and what each entry
-points to.
+"""Projection: one device's PASID table -> figure. Directory, leaf tables, PASID entries, and what each entry points to.
 
 Everything is read from the bits in memory that the IOMMU reads. An entry that was seen before and is not present now
-keeps its place, drawn as off: its 64 bytes are still there, with P=0.
+keeps its place, drawn as off: its 64 bytes are still there, with P=0. The second-level table of a VM is one box to
+which all its entries point: one set of page tables, used by its default PASID and under every nested entry.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = ["entry_table", "pasid_table"]
 
 _SHOWN: Final = 14
 """Entries drawn one by one; the rest is folded into one box."""
+_WIDE: Final = 23
 
 
 def pasid_table(machine: Machine, device: str, room: Room | None = None) -> Figure:
@@ -36,140 +37,125 @@ def pasid_table(machine: Machine, device: str, room: Room | None = None) -> Figu
     >>> pasid_table(m, "dsa0").node("entry:0").lines[0]
     'PASID 0'
     """
-    room = Room.of(machine).grown(room or Room())
+    room = room or Room()
     rid = machine.accelerators[device].rid
     table = machine.kernel.iommu.tables[rid]
-    known = sorted(pasid for name, pasid in room.entries if name == device)
+    known = [pasid for (pasid,) in room.recall("entries", [(pasid,) for pasid in table.present()])]
     shown = known if len(known) <= _SHOWN else known[: _SHOWN - 1]
-    leaves = sorted({pasid >> 6 for pasid in shown})
-    nodes = [_directory(table, rid), *(_leaf(table, index) for index in leaves)]
-    edges = [
-        Edge(f"directory>{index}", "directory", f"leaf:{index}", present=table.address(index << 6) is not None)
-        for index in leaves
-    ]
-    clusters = [Cluster("targets", "what the entry points to")]
+    made = _Parts(machine, rid, table)
     for pasid in shown:
-        words = table.read(pasid)
-        nodes.append(_entry(machine, rid, pasid, words))
-        present = bool(words[0] & 1)
-        edges.append(Edge(f"leaf>{pasid}", f"leaf:{pasid >> 6}", f"entry:{pasid}", state="live" if present else "idle"))
-        nodes += _targets(machine, pasid, words)
-        edges += _arrows(pasid, words)
-    if len(known) > len(shown):
-        rest = len(known) - len(shown)
-        nodes.append(Node("more", (f"+{rest} more", "PASIDs"), "more"))
-        edges.append(Edge("leaf>more", f"leaf:{leaves[-1]}", "more"))
-    return Figure(
-        "pasid-table",
-        f"PASID table of {device} ({format_rid(rid)})",
-        tuple(nodes),
-        tuple(edges),
-        tuple(clusters),
-        note="Read from the words in memory: directory entry (PASID bits 19:6), table entry (bits 5:0), its pointers.",
-    )
-
-
-def _directory(table: PasidTable, rid: int) -> Node:
-    return Node(
-        "directory",
-        ("PASID directory", f"at {table.directory:#x}"),
-        "directory",
-        state="live",
-        word=format_rid(rid),
-        columns=17,
-    )
-
-
-def _leaf(table: PasidTable, index: int) -> Node:
-    at = table.address(index << 6)
-    where = f"at {at:#x}" if at is not None else "not present"
-    return Node(
-        f"leaf:{index}",
-        (f"PASIDs {index << 6}-{(index << 6) + 63}", where),
-        "table",
-        present=at is not None,
-        columns=17,
-    )
-
-
-def _entry(machine: Machine, rid: int, pasid: int, words: tuple[int, ...]) -> Node:
-    if not words[0] & 1:
-        return Node(
-            f"entry:{pasid}", (f"PASID {pasid}", "P=0", ""), "entry", state="off", word="not present", columns=21
+        made.add_entry(pasid)
+    made.add_directory(sorted({pasid >> 6 for pasid in known}), len(known) - len(shown))
+    return room.fit(
+        Figure(
+            "pasid-table",
+            f"PASID table of {device} ({format_rid(rid)})",
+            tuple(made.nodes),
+            tuple(made.edges),
+            (Cluster("entries", "entries of 64 bytes"), Cluster("targets", "page tables")),
+            note="Read from memory: the directory (PASID bits 19:6), a table (bits 5:0), its entries, their pointers.",
         )
-    did = PASID_ENTRY["DID"].get(words)
-    kind = f"{meaning_of(words)}, DID {did}"
-    hint = " ".join(f"{name}={value:#x}" for name, value in PASID_ENTRY.decode(words).items() if value)
-    return Node(
-        f"entry:{pasid}",
-        (f"PASID {pasid}", kind, _owner(machine, rid, pasid)),
-        "entry",
-        state="live",
-        word="P=1",
-        columns=21,
-        hint=hint,
     )
 
 
-def _owner(machine: Machine, rid: int, pasid: int) -> str:
-    """Whose number it is."""
-    if pasid == PASID_RID2PASID:
-        return "requests without PASID"
-    for vmm in machine.vmms.values():
-        if vmm.container.domain.default_pasid == pasid:
-            return f"default of {vmm.name}"
-    record = machine.kernel.ioasid.ids.get(pasid)
-    if record is None:
-        return "nobody"
-    return f"{record.owner.name} PASID {record.spid}" if record.spid is not None else record.owner.name
+class _Parts:
+    """The parts of the figure while it is put together."""
 
+    def __init__(self, machine: Machine, rid: int, table: PasidTable) -> None:
+        self.machine = machine
+        self.rid = rid
+        self.table = table
+        self.nodes: list[Node] = []
+        self.edges: list[Edge] = []
+        self._targets: set[str] = set()
 
-def _targets(machine: Machine, pasid: int, words: tuple[int, ...]) -> list[Node]:
-    kind = PASID_ENTRY["PGTT"].get(words) if words[0] & 1 else 0
-    first, second = kind in (PGTT.FIRST, PGTT.NESTED), kind in (PGTT.SECOND, PGTT.NESTED)
-    space = "guest-physical" if kind == PGTT.NESTED else "host-physical"
-    root, below = PASID_ENTRY["FLPTPTR"].get(words), PASID_ENTRY["SLPTPTR"].get(words)
-    owner = _domain_name(machine, below) if second else ""
-    upper = (f"first level {root:#x}", space) if first else ("", "")
-    lower = (f"second level {below:#x}", f"memory of {owner}") if second else ("", "")
-    return [
-        Node(f"first:{pasid}", upper, "paging", "targets", "live", present=first, columns=23, word="process"),
-        Node(f"second:{pasid}", lower, "paging", "targets", "live", present=second, columns=23, word="VM"),
-    ]
+    def add_directory(self, leaves: list[int], folded: int) -> None:
+        """The directory, the leaf tables, and the box for entries that are not drawn."""
+        words = ("PASID directory", f"at {self.table.directory:#x}")
+        self.nodes.append(Node("directory", words, "directory", columns=18))
+        for index in leaves[:8]:
+            at = self.table.address(index << 6)
+            where = f"at {at:#x}" if at is not None else "not present"
+            self.nodes.append(Node(f"leaf:{index}", (f"PASIDs {index << 6}-{(index << 6) + 63}", where), "table"))
+            self.edges.append(Edge(f"directory>{index}", "directory", f"leaf:{index}", present=at is not None))
+        if folded:
+            self.nodes.append(Node("more", (f"+{folded} more", "entries"), "more", "entries", columns=_WIDE))
+            self.edges.append(Edge("leaf>more", f"leaf:{leaves[0]}", "more"))
 
+    def add_entry(self, pasid: int) -> None:
+        """One entry with its arrows."""
+        words = self.table.read(pasid)
+        present = bool(words[0] & 1)
+        self.nodes.append(self._present(pasid, words) if present else self._absent(pasid, words))
+        state = "live" if present else "off"
+        self.edges.append(Edge(f"leaf>{pasid}", f"leaf:{pasid >> 6}", f"entry:{pasid}", state=state))
+        if present:
+            self._point(pasid, words)
 
-def _domain_name(machine: Machine, root: int) -> str:
-    return next((domain.name for domain in machine.kernel.iommu.domains.values() if domain.table.root == root), "?")
+    def _present(self, pasid: int, words: tuple[int, ...]) -> Node:
+        kind = f"{meaning_of(words)}, DID {PASID_ENTRY['DID'].get(words)}"
+        hint = " ".join(f"{name}={value:#x}" for name, value in PASID_ENTRY.decode(words).items() if value)
+        lines = (f"PASID {pasid}", kind, self._owner(pasid))
+        return Node(f"entry:{pasid}", lines, "entry", "entries", "live", word="P=1", columns=_WIDE, hint=hint)
 
+    def _absent(self, pasid: int, words: tuple[int, ...]) -> Node:
+        lines = (f"PASID {pasid}", "DMA is blocked", "in silence: FPD=1" if PASID_ENTRY["FPD"].get(words) else "")
+        return Node(f"entry:{pasid}", lines, "entry", "entries", "off", word="P=0", columns=_WIDE)
 
-def _arrows(pasid: int, words: tuple[int, ...]) -> list[Edge]:
-    kind = PASID_ENTRY["PGTT"].get(words) if words[0] & 1 else 0
-    nested = kind == PGTT.NESTED
-    entry, first, second = f"entry:{pasid}", f"first:{pasid}", f"second:{pasid}"
-    return [
-        Edge(
-            f"{entry}>first",
-            entry,
-            first,
-            state="live",
-            label="FLPTPTR",
-            columns=9,
-            present=nested or kind == PGTT.FIRST,
-        ),
-        Edge(
-            f"{entry}>second",
-            entry,
-            second,
-            state="live",
-            label="SLPTPTR",
-            columns=9,
-            present=nested or kind == PGTT.SECOND,
-        ),
-    ]
+    def _owner(self, pasid: int) -> str:
+        """Whose number it is."""
+        if pasid == PASID_RID2PASID:
+            return "requests without one"
+        for vmm in self.machine.vmms.values():
+            if vmm.container.domain.default_pasid == pasid:
+                return f"default of {vmm.name}"
+        record = self.machine.kernel.ioasid.ids.get(pasid)
+        if record is None:
+            return "nobody"
+        if record.spid is not None:
+            return f"guest PASID {record.spid} of {record.owner.name}"
+        return next((p.name for p in self.machine.natives if p.mm.pasid == pasid), record.owner.name)
+
+    def _point(self, pasid: int, words: tuple[int, ...]) -> None:
+        """The arrows to the page tables that an entry uses."""
+        kind = PASID_ENTRY["PGTT"].get(words)
+        if kind in (PGTT.FIRST, PGTT.NESTED):
+            root = PASID_ENTRY["FLPTPTR"].get(words)
+            space = "guest-physical" if kind == PGTT.NESTED else "host-physical"
+            self._target(f"first:{pasid}", (f"first level {root:#x}", space), "process")
+            self._arrow(pasid, f"first:{pasid}", "FLPTPTR")
+        if kind in (PGTT.SECOND, PGTT.NESTED):
+            root = PASID_ENTRY["SLPTPTR"].get(words)
+            owner, key = self._domain(root)
+            self._target(key, (f"second level {root:#x}", f"memory of {owner}"), "VM")
+            self._arrow(pasid, key, "SLPTPTR")
+
+    def _target(self, key: str, lines: tuple[str, str], word: str) -> None:
+        if key not in self._targets:
+            self._targets.add(key)
+            self.nodes.append(Node(key, lines, "paging", "targets", "live", word=word, columns=_WIDE))
+
+    def _arrow(self, pasid: int, head: str, label: str) -> None:
+        key = f"entry:{pasid}"
+        self.edges.append(Edge(f"{key}>{head}", key, head, state="live", label=label, columns=9))
+
+    def _domain(self, root: int) -> tuple[str, str]:
+        """The VM whose second-level table starts at ``root``: its name, and the key of its box."""
+        for domain in self.machine.kernel.iommu.domains.values():
+            if domain.table.root == root:
+                slot = self.machine.numbers.get(domain.name)
+                return domain.name, f"second:{slot if slot is not None else domain.name}"
+        return "nobody", f"second:{root:#x}"
 
 
 def entry_table(machine: Machine, device: str, pasid: int) -> Table:
-    """One PASID entry, field by field: name, bits, value, meaning."""
+    """One PASID entry, field by field: name, bits, value, meaning.
+
+    >>> from pasidlab import Machine
+    >>> m = Machine(); dsa = m.plug_accelerator("dsa0")
+    >>> entry_table(m, "dsa0", 0).rows[0].cells[:3]
+    ('P', '0', '0x1')
+    """
     words = machine.kernel.iommu.tables[machine.accelerators[device].rid].read(pasid)
     columns = (
         Column("field", "field"),
@@ -180,9 +166,13 @@ def entry_table(machine: Machine, device: str, pasid: int) -> Table:
     rows = tuple(
         Line(
             found.field.name,
-            (found.field.name, f"{found.field.msb}:{found.field.lsb}", f"{found.value:#x}", found.field.meaning),
+            (found.field.name, _bits(found.field.msb, found.field.lsb), f"{found.value:#x}", found.field.meaning),
             "live" if found.value else "idle",
         )
         for found in PASID_ENTRY.explain(words)
     )
-    return Table("pasid-entry", f"PASID entry {pasid} of {device}", columns, rows)
+    return Table("pasid-entry", f"PASID entry {pasid} of {device}: 512 bits, field by field", columns, rows)
+
+
+def _bits(msb: int, lsb: int) -> str:
+    return str(lsb) if msb == lsb else f"{msb}:{lsb}"

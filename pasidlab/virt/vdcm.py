@@ -19,10 +19,12 @@ UNBIND or FREE keeps descriptors of the dead from running under a number that me
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pasidlab.errors import KernelError
-from pasidlab.hardware.accelerator.commands import Command, CommandError, queues_of
+from pasidlab.hardware.accelerator.command_unit import carry_out
+from pasidlab.hardware.accelerator.commands import Command, CommandError
 from pasidlab.hardware.accelerator.registers import AcceleratorRegisters, QueueSetup
 from pasidlab.kernel.ioasid.notifier import IoasidEvent, Payload, Priority
 from pasidlab.timeline import Verb
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["MediatedDevice"]
 
 _WQ_SIZE = 16
-_ABORTING = (Command.RESET_WQ, Command.ABORT_WQ, Command.RESET_DEVICE, Command.ABORT_ALL)
 
 
 class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
@@ -69,49 +70,29 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
     # --- intercepted commands -----------------------------------------------------------------------------------------
 
     def _command(self, command: int, operand: int) -> int:
-        """What the guest's driver asks of its device."""
-        if command == Command.ENABLE_DEVICE:
-            return self._enable_device()
-        if command == Command.ENABLE_WQ:
-            return self._enable_wq(operand)
-        if command in (Command.DISABLE_WQ, Command.RESET_WQ, Command.ABORT_WQ, Command.DRAIN_WQ):
-            return self._quiesce(command, operand)
-        if command in (Command.DRAIN_PASID, Command.ABORT_PASID):
-            return self._drain_pasid(operand)
-        if command in (Command.DISABLE_DEVICE, Command.RESET_DEVICE, Command.DRAIN_ALL, Command.ABORT_ALL):
-            self._stop_queue(command, disable=command in (Command.DISABLE_DEVICE, Command.RESET_DEVICE))
-            self.set_enabled(self.enabled and command not in (Command.DISABLE_DEVICE, Command.RESET_DEVICE))
-            return CommandError.SUCCESS
-        return CommandError.INVAL_CMD
+        """What the guest's driver asks of its device: the silicon's rules, acting on this VM's share of the hardware."""
+        if command in (Command.DRAIN_PASID, Command.ABORT_PASID) and self._host_pasid(operand) is None:
+            return CommandError.PASID_INVAL
+        return carry_out(self, command, operand)
 
-    def _enable_device(self) -> CommandError:
-        error = self.check_enable_device()
-        if error is CommandError.SUCCESS:
-            self.set_enabled(True)
-        return error
-
-    def _enable_wq(self, wq: int) -> CommandError:
+    def enable_wq(self, wq: int) -> CommandError:
         """The one place where a guest's PASID is converted: programming, not use."""
-        error = self.check_enable_wq(wq)
-        if error is not CommandError.SUCCESS:
-            return error
-        if self.queue.dedicated:
-            error = self._enable_dedicated()
+        error = self._enable_dedicated() if self.queue.dedicated else CommandError.SUCCESS
         if error is CommandError.SUCCESS:
             self.set_wq_enabled(wq, True)
         return error
 
     def _enable_dedicated(self) -> CommandError:
-        guest_pasid = self.wq_pasid(0)
+        guest_pasid, privileged = self.wq_pasid(0), bool(self.wq_field(0, "priv"))
         if guest_pasid:
             host_pasid = self._convert(guest_pasid)
             if host_pasid is None:
                 return CommandError.PASID_EN
             self.programmed = host_pasid
         else:
-            host_pasid = self._container.domain.default_pasid
+            host_pasid, privileged = self._container.domain.default_pasid, True
             assert host_pasid is not None
-        error = self.parent.enable_for(self.queue.index, host_pasid)
+        error = self.parent.enable_for(self.queue.index, host_pasid, privileged=privileged)
         if error is not CommandError.SUCCESS:
             self._drop()
         return error
@@ -120,50 +101,45 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         """The host PASID behind a guest's, with a reference taken; ``None`` when the VM has no such PASID."""
         host_pasid = self._kernel.ioasid.find_by_spid(self._container.set, guest_pasid, holder=self.holder)
         after = host_pasid if host_pasid is not None else "unknown"
-        self.emit(
-            Verb.TRANSLATE,
-            f"guest PASID {guest_pasid}",
-            guest_pasid,
-            after,
-            guest_pasid=guest_pasid,
-            host_pasid=host_pasid,
-        )
+        facts = {"guest_pasid": guest_pasid, "host_pasid": host_pasid}
+        self.emit(Verb.TRANSLATE, f"guest PASID {guest_pasid}", guest_pasid, after, **facts)
         return host_pasid
 
-    def _quiesce(self, command: int, operand: int) -> CommandError:
-        if 0 not in queues_of(operand):
-            return CommandError.INVAL_WQIDX
-        if not self.wq_enabled(0):
-            return CommandError.DEV_NOT_EN
-        self._stop_queue(command, disable=command in (Command.DISABLE_WQ, Command.RESET_WQ))
-        return CommandError.SUCCESS
+    def _host_pasid(self, guest_pasid: int) -> int | None:
+        """The host PASID behind a guest's, for a command that is over when it returns."""
+        return self._kernel.ioasid.find_by_spid(self._container.set, guest_pasid)
 
-    def _drain_pasid(self, guest_pasid: int) -> CommandError:
-        """Drain on the real device: with the host PASID, and only for PASIDs of this VM."""
-        host_pasid = self._kernel.ioasid.find_by_spid(self._container.set, guest_pasid)
-        if host_pasid is None:
-            return CommandError.PASID_INVAL
-        self.parent.drain_pasid(host_pasid)
-        return CommandError.SUCCESS
-
-    def _stop_queue(self, command: int, *, disable: bool) -> None:
-        """Quiet the hardware queue; a shared one runs on for the other VMs and is only drained of this VM's work."""
-        if not self.queue.dedicated:
-            for pasid in self._container.set.ids.keys():
-                self.parent.drain_pasid(pasid)
-        elif self.wq_enabled(0):
-            if command in _ABORTING:
-                self.parent.abort(self.queue.index)
-            if disable:
+    def disable_wq(self, wq: int) -> None:
+        """Stop the hardware queue and let go of its PASID; a shared queue runs on for the other VMs."""
+        if self.wq_enabled(wq):
+            if self.queue.dedicated:
                 self.parent.disable(self.queue.index)
                 self._drop()
-            elif command not in _ABORTING:
-                self.parent.drain(self.queue.index)
-        if disable and self.wq_enabled(0):
-            self.set_wq_enabled(0, False)
+            self.set_wq_enabled(wq, False)
+
+    def drain(self, wq: int | None = None, pasid: int | None = None) -> int:
+        """Wait for this VM's descriptors (of one guest PASID)."""
+        return self._quiet(self.parent.drain, pasid)
+
+    def abort(self, wq: int | None = None, pasid: int | None = None) -> int:
+        """Drop this VM's descriptors; on a shared queue they are waited for instead, as the queue runs on."""
+        return self._quiet(self.parent.abort, pasid)
+
+    def _quiet(self, whole: Callable[[int], None], guest_pasid: int | None) -> int:
+        if self.queue.dedicated:
+            if self.wq_enabled(0) and guest_pasid in (None, self.wq_pasid(0)):
+                whole(self.queue.index)
+        else:
+            one = self._host_pasid(guest_pasid) if guest_pasid is not None else None
+            for host_pasid in self._container.set.ids.keys() if one is None else [one]:
+                self.parent.drain_pasid(host_pasid)
+        return 0
 
     def _drop(self) -> None:
-        """Let go of the programmed PASID, after hardware has."""
+        """Let go of the programmed PASID, after hardware has. Work that was queued to do this is no longer needed."""
+        agenda = self._kernel.platform.agenda
+        for action in agenda.actions(self):
+            agenda.disable(action.number)
         if self.programmed is not None:
             host_pasid, self.programmed = self.programmed, None
             self._kernel.ioasid.put(host_pasid, self.holder)
@@ -203,7 +179,8 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         event = self.emit(Verb.RUN_WORK, f"stop the queue of {self.name}", ioasid=int(what))
         with self.timeline.because(event):
             if self.programmed == int(what):
-                self._stop_queue(Command.DISABLE_WQ, disable=True)
+                self.drain()
+                self.disable_wq(0)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -211,9 +188,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         """The device's file descriptor is closed: reset it, leave the chain, give the hardware queue back."""
         event = self.emit(Verb.CLOSE, f"ADI {self.name}")
         with self.timeline.because(event):
-            self._stop_queue(Command.RESET_DEVICE, disable=True)
-            for action in self._kernel.platform.agenda.actions(self):
-                self._kernel.platform.agenda.disable(action.number)
+            carry_out(self, Command.RESET_DEVICE, 0)
             self._kernel.ioasid.unregister_notifier_mm(self.token, self)
             self.parent.release(self.queue, self.name)
             self.timeline.journal.bury(self.path)

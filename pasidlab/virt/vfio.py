@@ -78,10 +78,11 @@ class VfioContainer(Actor, state=("open",)):
     def detach(self, key: str) -> None:
         """Detach a device: its PASIDs are unbound first, also those that were freed and wait for their clean-up."""
         device = self.devices[key]
+        last = [other.rid for other in self.devices.values()].count(device.rid) == 1
         self._kernel.svm.flush(self.set)
         for pasid in self.set.ids.keys():
             if not self.set.ids[pasid].free_pending:
-                self._kernel.svm.unbind_guest(device.rid, pasid, self.set)
+                self._kernel.svm.unbind_guest(device.rid, pasid, self.set, entirely=last)
         if device.aux:
             self._kernel.iommu.detach_aux(self.domain, device.rid, self._kernel.host_set)
         else:

@@ -1,4 +1,4 @@
-"""Fixtures of the browser tests: one JupyterLab for the whole run, one browser with an empty profile for each test."""
+"""Fixtures of the browser tests: one JupyterLab and one browser for the whole run, a page and kernels for each test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import BrowserContext
 
 from tests.browser.chromium import browser
 from tests.browser.notebook import Notebook
@@ -20,10 +21,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    """A running browser."""
+    with browser(tmp_path_factory.mktemp("browser")) as running:
+        yield running
+
+
 @pytest.fixture
-def notebook(server: Server, tmp_path: Path) -> Iterator[Notebook]:
-    """An empty browser page; pictures go to ``test-results`` (or ``PASIDLAB_PICTURES``)."""
+def notebook(server: Server, context: BrowserContext) -> Iterator[Notebook]:
+    """An empty page; pictures go to ``test-results`` (or ``PASIDLAB_PICTURES``)."""
     pictures = Path(os.environ.get("PASIDLAB_PICTURES", str(ROOT / "test-results")))
     pictures.mkdir(parents=True, exist_ok=True)
-    with browser(tmp_path / "profile") as context:
-        yield Notebook(context.new_page(), server, pictures)
+    opened = Notebook(context.new_page(), server, pictures)
+    yield opened
+    opened.close()

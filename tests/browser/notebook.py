@@ -104,6 +104,11 @@ class Notebook:
         )
         self.page.wait_for_timeout(600)
 
+    def close(self) -> None:
+        """Stop the kernels and close the page."""
+        self.page.evaluate("async () => { await window.jupyterapp?.serviceManager.sessions.shutdownAll(); }")
+        self.page.close(run_before_unload=False)
+
     # what a person sees
 
     def graph(self, at: int = 0) -> Locator:

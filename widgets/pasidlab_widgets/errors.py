@@ -39,9 +39,7 @@ class ErrorLog:
         self._details: list[str] = []
         self._html = w.HTML()
         self._html.add_class("pl-errors")
-        self._dismiss = w.Button(
-            description="Dismiss", icon="times", layout=w.Layout(width="auto", align_self="flex-start")
-        )
+        self._dismiss = w.Button(description="Dismiss", layout=w.Layout(width="auto", align_self="flex-start"))
         self._dismiss.on_click(lambda _: self.clear())
         self.widget = w.VBox([self._html, self._dismiss], layout=w.Layout(display="none"))
 

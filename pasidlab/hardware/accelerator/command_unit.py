@@ -1,4 +1,4 @@
-"""What the silicon does for each command.
+"""What each command does, on the silicon and on a hypervisor's emulated copy of it.
 
 Source: Linux ``drivers/dma/idxd/device.c`` and the comments beside the error codes in ``registers.h``. DISABLE waits
 until what is queued has been done, RESET and ABORT drop it; after RESET the configuration has its power-on values
@@ -16,7 +16,7 @@ __all__ = ["CommandTarget", "carry_out"]
 
 
 class CommandTarget(Protocol):
-    """What commands act on: the device."""
+    """What commands act on: the device, or its emulation, for which enabling a queue means more."""
 
     @property
     def num_wqs(self) -> int: ...
@@ -30,7 +30,9 @@ class CommandTarget(Protocol):
 
     def set_enabled(self, enabled: bool) -> None: ...
 
-    def set_wq_enabled(self, wq: int, enabled: bool) -> None: ...
+    def enable_wq(self, wq: int) -> CommandError: ...
+
+    def disable_wq(self, wq: int) -> None: ...
 
     def reset_wqcfg(self, wq: int) -> None: ...
 
@@ -50,9 +52,7 @@ def _enable_device(device: CommandTarget, operand: int) -> CommandError:
 
 def _enable_wq(device: CommandTarget, operand: int) -> CommandError:
     error = device.check_enable_wq(operand)
-    if not error:
-        device.set_wq_enabled(operand, True)
-    return error
+    return error or device.enable_wq(operand)
 
 
 def _disable_device(device: CommandTarget, operand: int) -> CommandError:
@@ -60,7 +60,7 @@ def _disable_device(device: CommandTarget, operand: int) -> CommandError:
         return CommandError.DIS_DEV_EN
     device.drain()
     for wq in range(device.num_wqs):
-        device.set_wq_enabled(wq, False)
+        device.disable_wq(wq)
     device.set_enabled(False)
     return CommandError.SUCCESS
 
@@ -68,7 +68,7 @@ def _disable_device(device: CommandTarget, operand: int) -> CommandError:
 def _reset_device(device: CommandTarget, operand: int) -> CommandError:
     device.abort()
     for wq in range(device.num_wqs):
-        device.set_wq_enabled(wq, False)
+        device.disable_wq(wq)
     device.set_enabled(False)
     device.power_on()
     return CommandError.SUCCESS
@@ -76,12 +76,12 @@ def _reset_device(device: CommandTarget, operand: int) -> CommandError:
 
 def _disable_wq(device: CommandTarget, wq: int) -> None:
     device.drain(wq)
-    device.set_wq_enabled(wq, False)
+    device.disable_wq(wq)
 
 
 def _reset_wq(device: CommandTarget, wq: int) -> None:
     device.abort(wq)
-    device.set_wq_enabled(wq, False)
+    device.disable_wq(wq)
     device.reset_wqcfg(wq)
 
 

@@ -227,6 +227,15 @@ class AcceleratorRegisters(RegisterFile, ABC):
             facts = {"device": self.path, "wq": wq, "pasid": self.wq_pasid(wq)}
             self.emit(Verb.ENABLE if enabled else Verb.DISABLE, f"{self.path} wq{wq}", None, None, **facts)
 
+    def enable_wq(self, wq: int) -> CommandError:
+        """Take a queue into use, after :meth:`check_enable_wq` had nothing against it."""
+        self.set_wq_enabled(wq, True)
+        return CommandError.SUCCESS
+
+    def disable_wq(self, wq: int) -> None:
+        """Take a queue out of use; what waits in it was drained or aborted before."""
+        self.set_wq_enabled(wq, False)
+
     def record_error(self, **fields: int) -> None:
         """Fill the software error record; while it holds an error, a further one only sets ``overflow``."""
         if self.field(at.SWERR, SWERR, "valid"):

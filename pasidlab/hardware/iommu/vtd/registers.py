@@ -198,8 +198,8 @@ class VtdRegisters(Actor, state=("root_pointer",)):
         base = IQA_REG["IQA"].get(queue)
         while self.queue_enabled and not self.registers.get32(FSTS) & _IQE:
             head, tail = self.registers[IQH], self.registers[IQT]
-            if tail >= size or tail % width:
-                self._stop_queue(QueueError.INVALID_TAIL if tail >= size else QueueError.TAIL_NOT_ALIGNED)
+            if max(head, tail) >= size or tail % width or head % width:
+                self._stop_queue(QueueError.TAIL_NOT_ALIGNED if tail % width else QueueError.INVALID_TAIL)
             elif head == tail:
                 return
             elif self._take(base + head, width):

@@ -70,6 +70,7 @@ class VtdDriver(Actor):
         self.snoop = bool(ECAP_REG["SMPWCS"].get(self._extended))
         self.nesting = bool(ECAP_REG["NEST"].get(self._extended))
         self.lacks = frozenset(flag for flag, field in _SUPPORT.items() if not ECAP_REG[field].get(self._extended))
+        self._supervisor = bool(ECAP_REG["SRS"].get(self._extended))
         self._root = pages.alloc()
         self.queue = InvalidationQueue(platform, pages, f"{self.path}.queue")
         self._switch_on()
@@ -105,7 +106,7 @@ class VtdDriver(Actor):
         self.memory.store(slot, table.context_entry()[0])
         if self.caching_mode:
             self.queue.submit(self.queue.context_cache(rid))
-        self.set_entry(rid, PASID_RID2PASID, entries.pass_through(), "pass-through for requests without PASID")
+        self._pass_through(rid)
         return table
 
     def remove_device(self, rid: int) -> None:
@@ -165,6 +166,14 @@ class VtdDriver(Actor):
             self.queue.submit(self.queue.pasid_cache(did, pasid), flush)
             table.zero(pasid, fault_disable=fault_disable)
 
+    def _pass_through(self, rid: int) -> None:
+        words = entries.pass_through(snoop=self.snoop, supervisor=self._supervisor)
+        self.set_entry(rid, PASID_RID2PASID, words, "pass-through for requests without PASID")
+
+    def _second_level(self, domain: Domain, pasid: int) -> tuple[int, ...]:
+        supervisor = self._supervisor and pasid != PASID_RID2PASID
+        return entries.second_level(domain, snoop=self.snoop, supervisor=supervisor)
+
     # --- domains ----------------------------------------------------------------------------------------------------
 
     def domain_alloc(self, name: str) -> Domain:
@@ -188,7 +197,7 @@ class VtdDriver(Actor):
     def attach_domain(self, domain: Domain, rid: int) -> None:
         """Make a domain a device's own: its requests without PASID now reach the domain."""
         self.clear_entry(rid, PASID_RID2PASID)
-        self.set_entry(rid, PASID_RID2PASID, entries.second_level(domain, snoop=self.snoop), f"memory of {domain.name}")
+        self.set_entry(rid, PASID_RID2PASID, self._second_level(domain, PASID_RID2PASID), f"memory of {domain.name}")
         domain.rids[rid] = True
         self.emit(Verb.ATTACH, f"domain of {domain.name} to {format_rid(rid)}", rid=rid)
 
@@ -196,7 +205,7 @@ class VtdDriver(Actor):
         """Undo :meth:`attach_domain`; the device passes through again."""
         del domain.rids[rid]
         self.clear_entry(rid, PASID_RID2PASID)
-        self.set_entry(rid, PASID_RID2PASID, entries.pass_through(), "pass-through for requests without PASID")
+        self._pass_through(rid)
         self.emit(Verb.DETACH, f"domain of {domain.name} from {format_rid(rid)}", rid=rid)
 
     def attach_aux(self, domain: Domain, rid: int, host_set: IoasidSet) -> int:
@@ -213,7 +222,7 @@ class VtdDriver(Actor):
         pasid = domain.default_pasid
         users = domain.aux.get(rid, 0)
         if not users:
-            words = entries.second_level(domain, snoop=self.snoop)
+            words = self._second_level(domain, pasid)
             self.set_entry(rid, pasid, words, f"memory of {domain.name} (default PASID)")
         domain.aux[rid] = users + 1
         self.emit(

@@ -34,20 +34,41 @@ _PROGRAMMABLE: Final = ("SRE", "WPE", "EAFE")
 
 
 def first_level(root: int, *, snoop: bool) -> tuple[int, ...]:
-    """Translate with a process's page table: native SVA, and what a guest writes for its own process."""
-    return PASID_ENTRY.encode(P=1, PGTT=PGTT.FIRST, AW=_AW_48, FLPTPTR=root, DID=FLPT_DEFAULT_DID, PWSNP=int(snoop))
+    """Translate with a process's page table: native SVA, and what a guest writes for its own process.
 
-
-def second_level(domain: Domain, *, snoop: bool) -> tuple[int, ...]:
-    """Translate guest-physical to host-physical: a default PASID, or a device's requests without PASID."""
+    NXE is set as Linux 6.1 does (later specifications deprecate the bit).
+    """
     return PASID_ENTRY.encode(
-        P=1, PGTT=PGTT.SECOND, AW=_AW_48, SLPTPTR=domain.table.root, DID=domain.did, PWSNP=int(snoop)
+        P=1, PGTT=PGTT.FIRST, AW=_AW_48, FLPTPTR=root, DID=FLPT_DEFAULT_DID, NXE=1, PWSNP=int(snoop)
     )
 
 
-def pass_through() -> tuple[int, ...]:
+def second_level(domain: Domain, *, snoop: bool, supervisor: bool) -> tuple[int, ...]:
+    """Translate guest-physical to host-physical: a default PASID, or a device's requests without PASID.
+
+    ``supervisor`` lets privileged requests pass (SRE): the addresses are guest-physical, so there is no user to protect.
+    """
+    return PASID_ENTRY.encode(
+        P=1,
+        PGTT=PGTT.SECOND,
+        AW=_AW_48,
+        SLPTPTR=domain.table.root,
+        DID=domain.did,
+        SRE=int(supervisor),
+        PWSNP=int(snoop),
+    )
+
+
+def pass_through(*, snoop: bool, supervisor: bool) -> tuple[int, ...]:
     """Do not translate: requests without PASID of a device that its own kernel drives."""
-    return PASID_ENTRY.encode(P=1, PGTT=PGTT.PASS_THROUGH, AW=_AW_48, DID=FLPT_DEFAULT_DID)
+    return PASID_ENTRY.encode(
+        P=1,
+        PGTT=PGTT.PASS_THROUGH,
+        AW=_AW_48,
+        DID=FLPT_DEFAULT_DID,
+        SRE=int(supervisor),
+        PWSNP=int(snoop),
+    )
 
 
 def nested(data: GuestPasidBind, domain: Domain, *, snoop: bool, lacks: frozenset[str]) -> tuple[int, ...]:

@@ -133,8 +133,8 @@ class Svm(Actor):
             self._forget(binding)
             raise
 
-    def unbind_guest(self, rid: int, pasid: int, the_set: IoasidSet) -> None:
-        """Undo :meth:`bind_guest`.
+    def unbind_guest(self, rid: int, pasid: int, the_set: IoasidSet, *, entirely: bool = False) -> None:
+        """Undo one :meth:`bind_guest`, or with ``entirely`` all of them: the domain leaves the device.
 
         Errors: ``-ENOENT``/``-EACCES`` as for bind. A PASID that is allocated but not bound on this device is no error
         and nothing happens (a late unbind after FREE finds it so).
@@ -143,7 +143,7 @@ class Svm(Actor):
         binding = self._binding(pasid)
         if binding is None or rid not in binding.devices:
             return
-        if binding.devices[rid] > 1:
+        if binding.devices[rid] > 1 and not entirely:
             binding.devices[rid] -= 1
             return
         self.driver.clear_entry(rid, pasid)

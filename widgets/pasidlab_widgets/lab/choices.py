@@ -1,0 +1,95 @@
+"""What can be chosen now: the options of every menu, read from the machine. Pure functions, no widgets.
+
+An option is a label for people and a key for the code. A process is known by ``"vm1/app"``, on the host by
+``"host/app"``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pasidlab.timeline import HOST
+
+if TYPE_CHECKING:
+    from pasidlab.handles import App, AssignedDevice, PhysicalFunction
+    from pasidlab.machine import Machine
+
+__all__ = ["app_of", "apps", "bound", "devices", "device_of", "free_name", "openable", "places", "processes", "vms"]
+
+Option = tuple[str, str]
+
+
+def devices(machine: Machine) -> list[Option]:
+    """The accelerators, and to whom they are assigned as a whole.
+
+    >>> from pasidlab import Machine
+    >>> m = Machine(); _ = m.plug_accelerator("dsa0"); devices(m)
+    [('dsa0', 'dsa0')]
+    """
+    found = []
+    for name in machine.accelerators.keys():
+        owner = next((vm.name for vm in machine.vms if name in vm.vmm.functions), None)
+        found.append((f"{name} (with {owner})" if owner else name, name))
+    return found
+
+
+def vms(machine: Machine) -> list[Option]:
+    """The running VMs."""
+    return [(vm.name, vm.name) for vm in machine.vms]
+
+
+def places(machine: Machine) -> list[Option]:
+    """Where a process can run."""
+    return [*vms(machine), ("the host", HOST)]
+
+
+def apps(machine: Machine) -> list[App]:
+    """Every process that a person started: guests' first, then the host's."""
+    inside = [app for vm in machine.vms for app in vm.apps]
+    return [*inside, *(machine.app(process.name) for process in machine.natives)]
+
+
+def processes(machine: Machine) -> list[Option]:
+    """Every process, with its PASID."""
+    options = []
+    for app in apps(machine):
+        pasid = "" if app.pasid is None else f"  (PASID {app.pasid})"
+        options.append((f"{app.altitude}: {app.name}{pasid}", f"{app.altitude}/{app.name}"))
+    return options
+
+
+def app_of(machine: Machine, key: str) -> App:
+    """The process with this key."""
+    where, name = key.split("/", 1)
+    return machine.app(name) if where == HOST else machine.vm(where).app(name)
+
+
+def openable(machine: Machine, key: str) -> list[Option]:
+    """The devices that a process can open: those of its VM, or those that the host drives."""
+    if not key:
+        return []
+    where = key.split("/", 1)[0]
+    if where != HOST:
+        return [(device.name, device.name) for device in machine.vm(where).devices]
+    given = {name for vm in machine.vms for name in vm.vmm.functions}
+    return [(name, name) for name in machine.accelerators.keys() if name not in given]
+
+
+def device_of(machine: Machine, app: App, name: str) -> AssignedDevice | PhysicalFunction:
+    """The handle of a device as a process would name it."""
+    return machine.device(name) if app.altitude == HOST else machine.vm(app.altitude).device(name)
+
+
+def bound(app: App, device: str) -> bool:
+    """Whether a process has a device open."""
+    driver = app.kernel.accelerators.get(device)
+    return driver is not None and driver.queue_of(app.process) is not None
+
+
+def free_name(stem: str, taken: list[str], first: int = 1) -> str:
+    """The first unused name: ``vm1``, ``vm2``, ...
+
+    >>> free_name("vm", ["vm1", "vm3"])
+    'vm2'
+    """
+    return next(f"{stem}{at}" for at in range(first, first + len(taken) + 1) if f"{stem}{at}" not in taken)

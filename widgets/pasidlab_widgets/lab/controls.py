@@ -1,0 +1,101 @@
+"""The small parts of the control panel: buttons, menus and fields, each with its words from the catalogue.
+
+A menu offers what makes sense now and keeps its choice while that exists. A button that rests says why in its tooltip.
+Setting the same thing again sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import ipywidgets as w
+
+from pasidlab_widgets.lab.words import BUTTONS, EMPTY, FIELDS
+
+__all__ = ["Button", "Menu", "number", "text"]
+
+_FULL = {"width": "auto", "flex": "1 1 auto", "min_width": "0"}
+
+
+class Button:
+    """A button of the catalogue; ``allow`` wakes it, or lets it rest with a reason.
+
+    >>> pressed = []
+    >>> button = Button("check", lambda: pressed.append(1)); button.allow("Not now."); button.widget.tooltip
+    'Not now.'
+    """
+
+    def __init__(self, name: str, callback: Callable[[], object], style: str = "") -> None:
+        label, self._hint = BUTTONS[name]
+        self.name = name
+        self.widget = w.Button(description=label, tooltip=self._hint, button_style=style, layout=w.Layout(**_FULL))
+        self.widget.add_class(f"pl-do-{name}")
+        self.widget.on_click(lambda _: callback())
+
+    @property
+    def why_not(self) -> str:
+        """Why it rests; empty while it can be pressed."""
+        return str(self.widget.tooltip) if self.widget.disabled else ""
+
+    def allow(self, why_not: str = "") -> None:
+        """Rest with a reason, or be ready."""
+        with self.widget.hold_sync():
+            self.widget.disabled = bool(why_not)
+            self.widget.tooltip = why_not or self._hint
+
+
+class Menu:
+    """A menu whose options are (label, key); ``value`` is a key, empty while there is nothing to choose.
+
+    >>> menu = Menu("vm"); menu.offer([("vm1", "vm1"), ("vm2", "vm2")]); menu.value = "vm2"
+    >>> menu.offer([("vm2", "vm2")]); menu.value
+    'vm2'
+    """
+
+    def __init__(self, name: str, callback: Callable[[], object] | None = None) -> None:
+        self.name = name
+        self._offering = False
+        self.widget = w.Dropdown(options=[(EMPTY["choose"], "")], description=FIELDS[name], layout=w.Layout(**_FULL))
+        self.widget.add_class(f"pl-pick-{name}")
+        if callback:
+            self.widget.observe(lambda _: None if self._offering else callback(), "value")
+
+    @property
+    def value(self) -> str:
+        """The key that is chosen."""
+        return str(self.widget.value or "")
+
+    @value.setter
+    def value(self, key: str) -> None:
+        self.widget.value = key
+
+    @property
+    def labels(self) -> list[str]:
+        """What a person reads in the menu."""
+        return [label for label, _ in self.widget.options]
+
+    def offer(self, options: Sequence[tuple[str, str]]) -> None:
+        """Offer other options; the choice stays if it is among them, else the first is chosen."""
+        wanted = tuple(options) or ((EMPTY["choose"], ""),)
+        if tuple(self.widget.options) == wanted:
+            return
+        keys = [key for _, key in wanted]
+        chosen = self.value if self.value in keys else keys[0]
+        self._offering = True
+        try:
+            with self.widget.hold_sync():
+                self.widget.options = wanted
+                self.widget.value = chosen
+                self.widget.disabled = not options
+        finally:
+            self._offering = False
+
+
+def text(name: str, value: str) -> w.Text:
+    """A field for a text; every key that is pressed counts."""
+    return w.Text(value=value, description=FIELDS[name], continuous_update=True, layout=w.Layout(**_FULL))
+
+
+def number(name: str, value: int) -> w.IntText:
+    """A field for a number; wrong ones are refused by the machine, not by the field."""
+    return w.IntText(value=value, description=FIELDS[name], layout=w.Layout(**_FULL))

@@ -1,0 +1,200 @@
+"""Mistakes to make: each is a real call on the machine that the modelled kernel, CPU or IOMMU must refuse.
+
+A mistake first looks for its stage (an unbound process, a PASID of another VM, ...). Without one it cannot be made
+now, and says what it needs. Nothing is prepared behind anybody's back: the only call is the wrong one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pasidlab.errors import KernelError
+from pasidlab.handles import PhysicalFunction
+from pasidlab.hardware.pcie import PASID_LIMIT
+from pasidlab_widgets.lab.choices import app_of, apps, bound, device_of, openable
+from pasidlab_widgets.lab.explain import fault_since, refused
+from pasidlab_widgets.lab.message import Message, say
+from pasidlab_widgets.lab.words import MISTAKES
+
+if TYPE_CHECKING:
+    from pasidlab.handles import App, AssignedDevice, Outcome
+    from pasidlab.machine import Machine
+
+__all__ = ["HOSTILE_NAME", "STAGES", "Stage", "attempt", "description", "stage_of"]
+
+HOSTILE_NAME: Final = '"><script>alert("vm1")</script>'
+_UNMAPPED: Final = 0xDEAD_0000
+_UNKNOWN: Final = 999
+
+
+class Stage(NamedTuple):
+    """A mistake that can be made now: the facts for its description, and the call."""
+
+    facts: dict[str, object]
+    call: Callable[[], object]
+
+
+def stage_of(machine: Machine, mistake: str) -> Stage | None:
+    """The stage of a mistake, or ``None`` while there is none.
+
+    >>> from pasidlab import Machine
+    >>> stage_of(Machine(), "foreign") is None, stage_of(Machine(), "name-empty") is None
+    (True, False)
+    """
+    return STAGES[mistake](machine)
+
+
+def description(machine: Machine, mistake: str) -> str:
+    """What the call will be; if it cannot be made now, what it needs."""
+    _, tried, needs, _ = MISTAKES[mistake]
+    stage = stage_of(machine, mistake)
+    return tried.format(**stage.facts) if stage else needs
+
+
+def attempt(machine: Machine, mistake: str) -> Message:
+    """Make a mistake and say what came of it."""
+    stage = stage_of(machine, mistake)
+    _, _, needs, lesson = MISTAKES[mistake]
+    if stage is None:
+        return Message("info", needs)
+    start = machine.timeline.now
+    try:
+        answer = stage.call()
+    except KernelError as error:
+        return refused(error, lesson)
+    blocked = fault_since(machine, start, lesson)
+    return blocked or say("not-refused", "broken", answer=repr(answer))
+
+
+# --- stages -----------------------------------------------------------------------------------------------------------
+
+
+def _unbound(machine: Machine) -> Iterator[tuple[App, str]]:
+    """Processes without a PASID, each with a device that it could open."""
+    for app in apps(machine):
+        if app.pasid is None:
+            for _, name in openable(machine, f"{app.altitude}/{app.name}")[:1]:
+                yield app, name
+
+
+def _bound(machine: Machine) -> Iterator[tuple[App, str]]:
+    """Processes with a device that they have open."""
+    for app in apps(machine):
+        for _, name in openable(machine, f"{app.altitude}/{app.name}"):
+            if bound(app, name):
+                yield app, name
+
+
+def _actors(machine: Machine) -> Iterator[tuple[AssignedDevice, App]]:
+    """A device and a process of each VM that has both."""
+    for vm in machine.vms:
+        if vm.devices and vm.apps:
+            yield vm.devices[0], vm.apps[0]
+
+
+def _quota_vm(machine: Machine) -> Stage | None:
+    for app, name in _unbound(machine):
+        vm = machine.vmms.get(app.altitude)
+        if vm is not None and vm.container.set.count >= vm.container.set.quota:
+            return Stage({}, lambda: app.bind(device_of(machine, app, name)))
+    return None
+
+
+def _quota_system(machine: Machine) -> Stage:
+    return Stage({}, lambda: machine.create_vm("greedy", quota=PASID_LIMIT))
+
+
+def _unknown(machine: Machine) -> Stage | None:
+    pasid = _unused(machine)
+    for device, app in _actors(machine):
+        return Stage({"pasid": pasid}, lambda: machine.vm(app.altitude).bind_raw(device, pasid, app))
+    return None
+
+
+def _unknown_free(machine: Machine) -> Stage | None:
+    for vm in machine.vms:
+        return Stage({"pasid": _unused(machine)}, lambda: vm.free_pasid(_unused(machine)))
+    return None
+
+
+def _unused(machine: Machine) -> int:
+    """A number that nobody has been given."""
+    out = set(machine.kernel.ioasid.ids.keys())
+    return next(number for number in range(_UNKNOWN, PASID_LIMIT) if number not in out)
+
+
+def _foreign(machine: Machine) -> Stage | None:
+    for device, app in _actors(machine):
+        for other in machine.vms:
+            if other.name != app.altitude and other.pasids:
+                pasid = next(iter(other.pasids.values()))
+                facts: dict[str, object] = {"vm": app.altitude, "other": other.name, "pasid": pasid}
+                return Stage(facts, lambda: machine.vm(app.altitude).bind_raw(device, pasid, app))
+    return None
+
+
+def _double_bind(machine: Machine) -> Stage | None:
+    for app, name in _bound(machine):
+        return Stage({"process": app.name, "device": name}, lambda: app.bind(device_of(machine, app, name)))
+    return None
+
+
+def _unbind(machine: Machine) -> Stage | None:
+    for app, name in _unbound(machine):
+        return Stage({"process": app.name, "device": name}, lambda: app.unbind(device_of(machine, app, name)))
+    return None
+
+
+def _dma(machine: Machine) -> Stage | None:
+    for name, device in machine.accelerators.items():
+        present = set(machine.kernel.iommu.tables[device.rid].present())
+        pasid = next(number for number in range(1, PASID_LIMIT) if number not in present)
+        facts: dict[str, object] = {"device": name, "pasid": pasid}
+        return Stage(facts, lambda: machine.dma(PhysicalFunction(machine, name), pasid, 0x1000))
+    return None
+
+
+def _enqcmd(machine: Machine) -> Stage | None:
+    for app, name in _unbound(machine):
+        driver = app.kernel.accelerators[name]
+        if any(not queue.dedicated for queue in driver.queues.values()):
+            facts: dict[str, object] = {"process": app.name, "device": name}
+            return Stage(facts, lambda: app.copy(device_of(machine, app, name), 0x1000, 0x2000, 8))
+    return None
+
+
+def _page(machine: Machine) -> Stage | None:
+    for app, name in _bound(machine):
+        facts: dict[str, object] = {"process": app.name, "address": f"{_UNMAPPED:#x}"}
+        return Stage(facts, lambda: _copy_nowhere(machine, f"{app.altitude}/{app.name}", name))
+    return None
+
+
+def _copy_nowhere(machine: Machine, process: str, device: str) -> Outcome:
+    app = app_of(machine, process)
+    return app.copy(device_of(machine, app, device), app.buffer(b"lost"), _UNMAPPED, 4)
+
+
+def _name_taken(machine: Machine) -> Stage | None:
+    for vm in machine.vms:
+        return Stage({"vm": vm.name}, lambda: machine.create_vm(vm.name))
+    return None
+
+
+STAGES: Final[dict[str, Callable[[Machine], Stage | None]]] = {
+    "quota-vm": _quota_vm,
+    "quota-system": _quota_system,
+    "unknown": _unknown,
+    "unknown-free": _unknown_free,
+    "foreign": _foreign,
+    "double-bind": _double_bind,
+    "unbind": _unbind,
+    "dma": _dma,
+    "enqcmd": _enqcmd,
+    "page": _page,
+    "name-empty": lambda machine: Stage({}, lambda: machine.create_vm("")),
+    "name-taken": _name_taken,
+    "name-hostile": lambda machine: Stage({"name": HOSTILE_NAME}, lambda: machine.create_vm(HOSTILE_NAME)),
+}
+"""How to find the stage of each mistake; the keys are those of the catalogue of words, in the same order."""

@@ -1,0 +1,202 @@
+"""The control panel: four groups of controls, and what each button calls.
+
+A panel knows its widgets, what they offer at the present step, and the call that a press means. It hands the call to
+``act`` (the lab), which makes it, says what came of it, and refreshes everything once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from typing import TYPE_CHECKING
+
+import ipywidgets as w
+
+from pasidlab_widgets.lab import actions, choices
+from pasidlab_widgets.lab.controls import Button, Menu, number, text
+from pasidlab_widgets.lab.message import Message
+from pasidlab_widgets.lab.mistakes import attempt, description, stage_of
+from pasidlab_widgets.lab.words import EMPTY, GROUPS, MISTAKES, WHY
+
+if TYPE_CHECKING:
+    from pasidlab.machine import Machine
+
+__all__ = ["MachinePanel", "MistakePanel", "Panel", "ProcessPanel", "VmPanel"]
+
+Act = Callable[[Callable[["Machine"], Message]], None]
+
+
+class Panel:
+    """A group of controls. ``buttons``, ``menus`` and ``fields`` are known by name."""
+
+    def __init__(self, name: str, act: Act) -> None:
+        self._name = name
+        self._act = act
+        self.buttons: dict[str, Button] = {}
+        self.menus: dict[str, Menu] = {}
+        self.fields: dict[str, w.Text | w.IntText] = {}
+        self.widget = w.VBox()
+
+    def _button(self, name: str, call: Callable[[Machine], Message], style: str = "") -> w.Button:
+        made = Button(name, lambda: self._act(call), style)
+        self.buttons[name] = made
+        return made.widget
+
+    def _menu(self, name: str, callback: Callable[[], object] | None = None) -> w.Dropdown:
+        made = Menu(name, callback)
+        self.menus[name] = made
+        return made.widget
+
+    def _field(self, name: str, field: w.Text | w.IntText) -> w.Text | w.IntText:
+        self.fields[name] = field
+        field.add_class(f"pl-write-{name}")
+        return field
+
+    def _show(self, *rows: w.Widget | tuple[w.Widget, ...]) -> None:
+        head = w.HTML(f"<h4>{GROUPS[self._name]}</h4>")
+        lines = [row if isinstance(row, w.Widget) else w.HBox(list(row)) for row in rows]
+        for line in lines:
+            line.add_class("pl-row")
+        self.widget.children = [head, *lines]
+        self.widget.add_class("pl-group")
+        self.widget.add_class(f"pl-group-{self._name}")
+
+    def refresh(self, machine: Machine) -> None:
+        """Offer what makes sense now."""
+
+
+class MachinePanel(Panel):
+    """Hardware, invariants, and work that waits."""
+
+    def __init__(self, act: Act) -> None:
+        super().__init__("machine", act)
+        name = self._field("device-name", text("device-name", "dsa1"))
+        self._waiting = w.HTML()
+        self._show(
+            (name, self._button("plug", lambda m: actions.plug(m, name.value))),
+            (
+                self._button("check", actions.check),
+                self._button("run-next", lambda m: actions.run(m, everything=False)),
+                self._button("run-all", lambda m: actions.run(m, everything=True)),
+            ),
+            self._waiting,
+        )
+
+    def refresh(self, machine: Machine) -> None:
+        """Waiting work, and a free name for the next accelerator."""
+        pending = machine.pending
+        labels = ", ".join(action.label for action in pending[:3]) + (" …" if len(pending) > 3 else "")
+        words = EMPTY["waiting"].format(labels=labels) if pending else EMPTY["work"]
+        self._waiting.value = f'<div class="pl-hint">{escape(words)}</div>'
+        for name in ("run-next", "run-all"):
+            self.buttons[name].allow("" if pending else WHY["no-work"])
+        _suggest(self.fields["device-name"], "dsa", machine.accelerators.keys(), 0)
+
+
+class VmPanel(Panel):
+    """Virtual machines and what is assigned to them."""
+
+    def __init__(self, act: Act) -> None:
+        super().__init__("vm", act)
+        name = self._field("vm-name", text("vm-name", "vm1"))
+        quota = self._field("quota", number("quota", 64))
+        vm, device, queue = self._menu("vm"), self._menu("device"), self._menu("queue")
+        self.menus["queue"].offer([("shared", "shared"), ("dedicated", "dedicated")])
+        self._show(
+            (name, quota),
+            self._button("create-vm", lambda m: actions.create_vm(m, name.value, quota.value), "primary"),
+            (vm, device),
+            (queue, self._button("assign-adi", lambda m: actions.assign_adi(m, *self._choice(), queue.value))),
+            (
+                self._button("assign-pf", lambda m: actions.assign_pf(m, *self._choice())),
+                self._button("crash", lambda m: actions.crash(m, self.menus["vm"].value)),
+            ),
+        )
+
+    def _choice(self) -> tuple[str, str]:
+        return self.menus["device"].value, self.menus["vm"].value
+
+    def refresh(self, machine: Machine) -> None:
+        """VMs, devices, and a free name for the next VM."""
+        self.menus["vm"].offer(choices.vms(machine))
+        self.menus["device"].offer(choices.devices(machine))
+        no_vm = "" if machine.vms else WHY["no-vm"]
+        no_device = "" if len(machine.accelerators) else WHY["no-device"]
+        for name in ("assign-adi", "assign-pf"):
+            self.buttons[name].allow(no_device or no_vm)
+        self.buttons["crash"].allow(no_vm)
+        _suggest(self.fields["vm-name"], "vm", machine.vmms.keys(), 1)
+
+
+class ProcessPanel(Panel):
+    """Processes, in VMs and on the host, and what they do with a device."""
+
+    def __init__(self, act: Act, changed: Callable[[], object]) -> None:
+        super().__init__("process", act)
+        name = self._field("process-name", text("process-name", "app"))
+        words = self._field("text", text("text", "hello, device"))
+        words.observe(lambda _: changed(), "value")
+        where = self._menu("where")
+        process, opened = self._menu("process", changed), self._menu("opened", changed)
+        self._show(
+            (where, name),
+            self._button("spawn", lambda m: actions.spawn(m, self.menus["where"].value, name.value), "primary"),
+            process,
+            opened,
+            (
+                self._button("bind", lambda m: actions.bind(m, *self._choice()), "primary"),
+                self._button("unbind", lambda m: actions.unbind(m, *self._choice())),
+            ),
+            words,
+            (
+                self._button("copy", lambda m: actions.copy(m, *self._choice(), words.value), "primary"),
+                self._button("submit", lambda m: actions.submit(m, *self._choice(), words.value)),
+                self._button("kill", lambda m: actions.kill(m, self.menus["process"].value)),
+            ),
+        )
+
+    def _choice(self) -> tuple[str, str]:
+        return self.menus["process"].value, self.menus["opened"].value
+
+    def refresh(self, machine: Machine) -> None:
+        """Processes, the devices that the chosen one can open, and what it can do with the chosen device."""
+        self.menus["where"].offer(choices.places(machine))
+        self.menus["process"].offer(choices.processes(machine))
+        process = self.menus["process"].value
+        self.menus["opened"].offer(choices.openable(machine, process))
+        device = self.menus["opened"].value
+        missing = WHY["no-process"] if not process else WHY["nothing-to-open"] if not device else ""
+        facts = {"process": process, "device": device}
+        is_bound = not missing and choices.bound(choices.app_of(machine, process), device)
+        unbound = missing or ("" if is_bound else WHY["not-bound"].format(**facts))
+        self.buttons["bind"].allow(missing or (WHY["bound"].format(**facts) if is_bound else ""))
+        self.buttons["unbind"].allow(unbound)
+        for name in ("copy", "submit"):
+            self.buttons[name].allow(unbound or ("" if self.fields["text"].value else WHY["no-text"]))
+        self.buttons["kill"].allow("" if process else WHY["no-process"])
+
+
+class MistakePanel(Panel):
+    """Things that must be refused."""
+
+    def __init__(self, act: Act, changed: Callable[[], object]) -> None:
+        super().__init__("mistake", act)
+        menu = self._menu("mistake", changed)
+        self._words = w.HTML()
+        self.menus["mistake"].offer([(title, key) for key, (title, *_) in MISTAKES.items()])
+        self._show(
+            menu, self._words, self._button("mistake", lambda m: attempt(m, self.menus["mistake"].value), "warning")
+        )
+
+    def refresh(self, machine: Machine) -> None:
+        """What the chosen mistake is, or what it needs."""
+        chosen = self.menus["mistake"].value
+        words = description(machine, chosen)
+        self._words.value = f'<div class="pl-hint">{escape(words)}</div>'
+        self.buttons["mistake"].allow("" if stage_of(machine, chosen) else words)
+
+
+def _suggest(field: w.Text, stem: str, taken: list[str], first: int) -> None:
+    """Put the next free name into a field whose name is taken by now; leave what a person has written."""
+    if field.value in taken:
+        field.value = choices.free_name(stem, list(taken), first)

@@ -1,0 +1,152 @@
+"""The live pictures, as panes of two stacks: what there is (above) and what has just happened (below).
+
+Only the panes that can be seen are drawn; a hidden one is drawn when it is opened. Each pane remembers what it showed
+last, so that what a step changed is marked, and has a :class:`~pasidlab.views.room.Room` so that nothing moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import ipywidgets as w
+
+from pasidlab.views.changes import mark_figure, mark_table
+from pasidlab.views.figure import Figure
+from pasidlab.views.flow import flow_of_operation
+from pasidlab.views.holders import holders
+from pasidlab.views.machine_map import machine_map
+from pasidlab.views.mapping import guest_to_host
+from pasidlab.views.room import Room
+from pasidlab_widgets.graph import GraphView
+from pasidlab_widgets.lab.words import EMPTY, PANES
+from pasidlab_widgets.ladder import LadderView
+from pasidlab_widgets.table import TableView
+
+if TYPE_CHECKING:
+    from pasidlab.machine import Machine
+
+__all__ = ["FlowPane", "GraphPane", "HoldersPane", "Pane", "Stack", "map_pane", "mapping_pane"]
+
+
+class Pane(Protocol):
+    """One picture. ``name`` is a key of the catalogue's panes."""
+
+    name: str
+    widget: w.Widget
+
+    def draw(self, machine: Machine) -> None:
+        """Show the present step."""
+
+    def forget(self) -> None:
+        """A new future began: what was reserved for the old one can go."""
+
+
+class Stack:
+    """Panes of which one can be seen."""
+
+    def __init__(self, panes: Sequence[Pane], guard: Callable[[Callable[[], None]], Callable[[], None]]) -> None:
+        self.panes = tuple(panes)
+        self._machine: Machine | None = None
+        self._old: set[str] = set()
+        self.widget = w.Tab(
+            children=[pane.widget for pane in panes], titles=[PANES[pane.name] for pane in panes], selected_index=0
+        )
+        self.widget.add_class("pl-stack")
+        show = guard(self._draw)
+        self.widget.observe(lambda _: show(), "selected_index")
+
+    @property
+    def shown(self) -> Pane:
+        """The pane that can be seen."""
+        return self.panes[self.widget.selected_index or 0]
+
+    def open(self, name: str) -> None:
+        """Bring the pane of this name to the front."""
+        self.widget.selected_index = [pane.name for pane in self.panes].index(name)
+
+    def refresh(self, machine: Machine) -> None:
+        """Draw what can be seen; the others are out of date from now on."""
+        self._machine = machine
+        self._old = {pane.name for pane in self.panes}
+        self._draw()
+
+    def forget(self) -> None:
+        """A new future began."""
+        for pane in self.panes:
+            pane.forget()
+
+    def _draw(self) -> None:
+        pane = self.shown
+        if self._machine is not None and pane.name in self._old:
+            self._old.discard(pane.name)
+            pane.draw(self._machine)
+
+
+class GraphPane:
+    """A figure that a projection makes of the machine."""
+
+    def __init__(self, name: str, project: Callable[[Machine, Room], Figure], height: str) -> None:
+        self.name = name
+        self.room = Room()
+        self.view = GraphView(height=height)
+        self.widget: w.Widget = self.view
+        self._project = project
+        self._before: Figure | None = None
+
+    def draw(self, machine: Machine) -> None:
+        """Show the present step; mark what is different from what was shown before."""
+        figure = self._project(machine, self.room)
+        self.view.show(mark_figure(self._before, figure))
+        self._before = figure
+
+    def forget(self) -> None:
+        """Lay out afresh."""
+        self.room.forget()
+
+
+def map_pane(height: str) -> GraphPane:
+    """Who is there, and which PASID travels where."""
+    return GraphPane("map", machine_map, height)
+
+
+def mapping_pane(height: str) -> GraphPane:
+    """Guest PASIDs, KVM's entries, host IOASIDs."""
+    return GraphPane("mapping", guest_to_host, height)
+
+
+class FlowPane:
+    """The ladder of the operation at the present step. A picked row is the step to travel to."""
+
+    name = "flow"
+
+    def __init__(self, height: str, travel: Callable[[int], None]) -> None:
+        self.view = LadderView(height=height, empty=EMPTY["flow"])
+        self.view.on_pick(lambda key: travel(int(key) + 1))
+        self.widget: w.Widget = self.view
+
+    def draw(self, machine: Machine) -> None:
+        """Show the operation."""
+        self.view.show(flow_of_operation(machine.timeline))
+
+    def forget(self) -> None:
+        """Nothing is reserved."""
+
+
+class HoldersPane:
+    """Every IOASID that is out, and who holds it."""
+
+    name = "holders"
+
+    def __init__(self, height: str) -> None:
+        self.view = TableView(height=height)
+        self.widget: w.Widget = self.view
+
+    def draw(self, machine: Machine) -> None:
+        """Show the table; mark the cells that changed."""
+        table = holders(machine)
+        before = self.view.table
+        self.view.show(mark_table(before, table))
+
+    def forget(self) -> None:
+        """Nothing is reserved."""

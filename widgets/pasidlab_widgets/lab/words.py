@@ -1,0 +1,278 @@
+"""Every word that the lab shows: labels, hints, reasons why a button rests, and what an answer means.
+
+Plain English for a newcomer; names are those of the kernel and the specifications. Templates are filled with
+``str.format``; whoever puts the result into HTML escapes it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "BANNER",
+    "BUTTONS",
+    "CHART",
+    "EMPTY",
+    "ERRNO",
+    "FAULT",
+    "FIELDS",
+    "GROUPS",
+    "MESSAGES",
+    "MISTAKES",
+    "PANES",
+    "TRAVEL",
+    "WHY",
+]
+
+GROUPS: Final = {
+    "machine": "Machine",
+    "vm": "Virtual machine",
+    "process": "Process",
+    "mistake": "Try something wrong",
+}
+
+PANES: Final = {
+    "map": "Machine map",
+    "mapping": "Guest → host",
+    "table": "PASID table",
+    "flow": "Flow of the last operation",
+    "holders": "Who holds what",
+    "space": "20-bit space",
+    "lines": "Python lines",
+}
+
+FIELDS: Final = {
+    "device-name": "Name",
+    "vm-name": "Name",
+    "quota": "Quota",
+    "vm": "VM",
+    "device": "Device",
+    "queue": "Queue",
+    "where": "Runs in",
+    "process-name": "Name",
+    "process": "Process",
+    "opened": "Device",
+    "text": "Text",
+    "mistake": "Mistake",
+    "table-device": "Device",
+}
+
+BUTTONS: Final[dict[str, tuple[str, str]]] = {
+    "plug": ("Plug in accelerator", "Plug in a DSA-like accelerator with 2 shared and 4 dedicated work queues."),
+    "check": ("Check invariants", "Evaluate the twelve rules that must hold in every state."),
+    "run-next": ("Run next", "Carry out the oldest piece of waiting work."),
+    "run-all": ("Run all", "Carry out waiting work until none is left."),
+    "create-vm": ("Create VM", "Start a hypervisor with KVM and VFIO, and boot a guest."),
+    "assign-adi": ("Assign ADI", "Cut an assignable device interface from a work queue and give it to the VM."),
+    "assign-pf": ("Assign PF", "Give the whole physical function to the VM, unmediated."),
+    "crash": ("Crash VM", "Kill the hypervisor process; its file descriptors close."),
+    "spawn": ("Start process", "Start a program in the VM, or on the host itself."),
+    "bind": ("Bind", "Open the device: its PASID entry will point to the process's page table."),
+    "unbind": ("Unbind", "Close the device; the last unbind gives the PASID back."),
+    "copy": ("Copy", "Let the device copy the text between two buffers of the process, and wait for it."),
+    "submit": ("Submit only", "Submit the copy and do not wait: the work stays in the queue of the device."),
+    "kill": ("Kill process", "End the process; what it was bound to is unbound."),
+    "mistake": ("Try it", "Make the call that is described here."),
+    "script": ("Show as script", "All lines so far as one Python script, to copy."),
+}
+
+WHY: Final = {
+    "no-device": "Plug in an accelerator first.",
+    "no-vm": "Create a VM first.",
+    "no-process": "Start a process first.",
+    "nothing-to-open": "This VM has no device: assign an ADI or a PF to it first.",
+    "bound": "{process} is bound to {device} already.",
+    "not-bound": "{process} is not bound to {device}: bind it first.",
+    "no-text": "Write the text that is to be copied.",
+    "no-work": "No work is waiting. 'Submit only' leaves some.",
+    "newest": "This is the newest step.",
+    "oldest": "This is the first step.",
+}
+
+TRAVEL: Final[dict[str, tuple[str, str]]] = {
+    "start": ("fast-backward", "To the start"),
+    "back-over": ("step-backward", "Back by one operation"),
+    "back": ("chevron-left", "Back by one step"),
+    "forward": ("chevron-right", "Forward by one step"),
+    "forward-over": ("step-forward", "Forward by one operation"),
+    "end": ("fast-forward", "To the newest step"),
+    "play": ("play", "Play the steps"),
+    "pause": ("pause", "Stop playing"),
+}
+
+BANNER: Final = {
+    "past": "You are in the past: step {now} of {last}.",
+    "future": "Acting now starts a new future and drops the {count} later step{s}.",
+    "return": "Return to the newest step",
+    "step": "step {now} of {last}",
+    "slider": "Time",
+}
+
+CHART: Final = {
+    "label": "Occupancy of the 20-bit PASID space",
+    "sets": "Used part of each set's quota",
+    "first": "PASIDs 0 to 255, one by one",
+    "space": "All 2^20 PASIDs, 64 in a cell",
+    "owner": "owner",
+}
+
+EMPTY: Final = {
+    "entry": "Click an entry of the PASID table to see its 512 bits, field by field.",
+    "flow": "Nothing has happened yet.",
+    "lines": "No line has run yet.",
+    "no-table": "Plug in an accelerator to see its PASID table.",
+    "work": "No work is waiting.",
+    "waiting": "Waiting: {labels}",
+    "choose": "nothing to choose",
+}
+
+MESSAGES: Final[dict[str, tuple[str, str]]] = {
+    "welcome": (
+        "A machine with one accelerator is ready",
+        "Create two VMs, assign an ADI to each, start a process in each and bind it. Then compare the PASIDs.",
+    ),
+    "adopted": ("This is your machine", "What you do here and what your cells do is one history."),
+    "plug": ("{device} is plugged in", "The host drives it: {queues} work queues, requester ID {rid}."),
+    "create-vm": ("{vm} is running", "Its hypervisor owns an ioasid_set of {quota} PASIDs. Next: assign a device to it."),
+    "assign-adi": (
+        "{device} belongs to {vm}",
+        "A {queue} queue of {parent}, mediated by the host. Its default PASID {pasid} reaches the memory of {vm}.",
+    ),
+    "assign-pf": (
+        "{device} belongs to {vm} as a whole",
+        "Nobody mediates: the PASIDs that the guest programs go on the wire, so this guest sees the host's numbers.",
+    ),
+    "crash": ("{vm} has crashed", "Its file descriptors were closed; what it held is back: {back}."),
+    "spawn": ("{process} runs in {where}", "It has an address space and no PASID yet. Next: bind it to a device."),
+    "bind-guest": (
+        "{process} in {where} is bound: guest PASID {pasid}, host PASID {host}",
+        "The guest says {pasid}; on the bus and in the host's PASID table it is {host}.",
+    ),
+    "bind-host": (
+        "{process} is bound: PASID {pasid}",
+        "The host's own PASID entry {pasid} points to the page table of the process.",
+    ),
+    "unbind": ("{process} is unbound from {device}", "{left}"),
+    "unbind-guest": ("", "Its PASID {pasid} is back in the pool; KVM's entry and the host's PASID entry are gone."),
+    "unbind-host": ("", "Its PASID {pasid} is back in the pool, and the PASID entry is gone."),
+    "unbind-kept": ("", "It keeps PASID {pasid}: another device still uses it."),
+    "copy": (
+        "Copied {count} bytes",
+        "The device read {source} and wrote {target}, two addresses of {process}. Read back from there: {content}.",
+    ),
+    "copy-fault": (
+        "The copy stopped after {count} bytes",
+        "The completion record says {status} at address {address}. The IOMMU blocked the request.",
+    ),
+    "copy-lost": ("The copy never finished", "No completion record was written: the descriptor was dropped."),
+    "submit": ("The descriptor is in the queue", "Nothing has moved yet. Run the waiting work to let the device do it."),
+    "kill": ("{process} has ended", "Everything that it was bound to is unbound."),
+    "run": ("Carried out", "{count} piece{s} of waiting work, {left} left."),
+    "check-ok": ("All {count} invariants hold", "{count_ids} out; every reference has a named holder (see 'Who holds what')."),
+    "check-broken": ("{count} invariant{s} broken", "{where}"),
+    "refused": ("Refused: -{name}", "{reason}."),
+    "fault": ("DMA fault {code}: {label}", "{meaning}. The IOMMU recorded it: {record}"),
+    "no-fault": ("The request went through", "It was answered by address {address}."),
+    "future": ("", "{count} later step{s} dropped: this is a new future."),
+    "not-refused": ("This was not refused", "The call returned {answer}."),
+    "cell": ("Your cell changed the machine", "The pictures show its last operation."),
+}
+
+ERRNO: Final = {
+    "EACCES": "Permission: the number exists, but it belongs to somebody else. This check is what keeps VMs apart.",
+    "EAGAIN": "Not accepted, try again: the queue is full, or nobody translates the PASID. Software cannot tell which.",
+    "EBUSY": "It is in use in a way that leaves no room for a second user.",
+    "EEXIST": "It exists already; names must be unique.",
+    "EFAULT": "A bad address, or an instruction that the CPU stopped.",
+    "EINVAL": "The request itself makes no sense, whatever the state of the machine is.",
+    "ENODEV": "There is no such device here.",
+    "ENOENT": "No such number: nobody has allocated it, or it is dying and takes no new user.",
+    "ENOMEM": "Memory is used up.",
+    "ENOSPC": "A limit is reached: there is no PASID left to hand out. PASIDs are a limited, shared resource.",
+    "ENXIO": "The device refused the command.",
+    "EPERM": "The policy of this VM does not allow it.",
+    "ESRCH": "Whoever is meant does not run (any more).",
+}
+
+FAULT: Final = "The device got no data and memory is unchanged: a fault is how the IOMMU keeps a wrong DMA out."
+
+MISTAKES: Final[dict[str, tuple[str, str, str, str]]] = {
+    # key: (name in the menu, what will be tried, what it needs, what the answer teaches)
+    "quota-vm": (
+        "Bind beyond the quota of a VM",
+        "Bind one more process in a VM whose quota is used up.",
+        "Needs a VM whose quota is used up, with a device and an unbound process: create one with quota 1, bind one "
+        "process, start another.",
+        "A set never holds more PASIDs than its quota, so no VM can starve the others.",
+    ),
+    "quota-system": (
+        "Ask for more PASIDs than there are",
+        "Create a VM with a quota of 2^20 PASIDs.",
+        "",
+        "All quotas together fit into the 20 bits of a PASID; the host holds some of them already.",
+    ),
+    "unknown": (
+        "Bind an unknown PASID",
+        "Let a hypervisor bind host PASID {pasid}, which nobody has allocated.",
+        "Needs a VM with a device and a process.",
+        "VFIO only binds what it has allocated: a number alone is worth nothing.",
+    ),
+    "unknown-free": (
+        "Free an unknown PASID",
+        "Let a guest give back PASID {pasid}, which it was never given.",
+        "Needs a VM.",
+        "The guest's virtual command is answered with 'invalid PASID'. Nothing is freed.",
+    ),
+    "foreign": (
+        "Bind the PASID of another VM",
+        "Let the hypervisor of {vm} bind host PASID {pasid}, which belongs to {other}.",
+        "Needs two VMs: one with a bound process, another with a device and a process.",
+        "The IOASID core knows the owner of every number. Without this check one VM could put its page table under "
+        "another's PASID.",
+    ),
+    "double-bind": (
+        "Bind twice",
+        "Bind {process} to {device} again.",
+        "Needs a bound process.",
+        "One open of a queue by a process is all there is; the first bind stays as it is.",
+    ),
+    "unbind": (
+        "Unbind what is not bound",
+        "Unbind {process} from {device}, to which it is not bound.",
+        "Needs an unbound process and a device that it could open.",
+        "Binds and unbinds come in pairs; an unbind too many must not take somebody else's binding away.",
+    ),
+    "dma": (
+        "DMA with an unbound PASID",
+        "Let {device} send a read with PASID {pasid}, for which there is no PASID entry.",
+        "Needs an accelerator.",
+        "The walk ends at the PASID entry, which is not present.",
+    ),
+    "enqcmd": (
+        "ENQCMD without a valid IA32_PASID",
+        "Let {process} submit work to {device} although it is bound to nothing.",
+        "Needs an unbound process and a device with a shared queue that it could open.",
+        "ENQCMD takes the PASID from the IA32_PASID register, never from the program. Its valid bit is 0, so the CPU "
+        "raises #GP and nothing leaves the core.",
+    ),
+    "page": (
+        "Copy to an address that is not mapped",
+        "Let {process} copy to address {address}, which it never mapped.",
+        "Needs a bound process.",
+        "The PASID is right, but the page table of the process ends on the way. The device may only go where the "
+        "process may.",
+    ),
+    "name-empty": ("A VM without a name", "Create a VM whose name is empty.", "", "A name is how everybody finds a VM."),
+    "name-taken": (
+        "A VM name that is taken",
+        "Create a second VM named {vm}.",
+        "Needs a VM.",
+        "Two VMs of one name could not be told apart.",
+    ),
+    "name-hostile": (
+        "A VM name with quotes and <script>",
+        "Create a VM named {name}.",
+        "",
+        "It is text and stays text: it is refused, shown, and nothing in it runs.",
+    ),
+}
