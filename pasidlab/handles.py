@@ -9,7 +9,7 @@ can show it and a recorded run can hold it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, ClassVar, Concatenate, ParamSpec, TypeVar
 
@@ -17,6 +17,8 @@ from pasidlab.errors import KernelError
 from pasidlab.hardware.accelerator.descriptor import Completion, CompletionStatus, Descriptor, Opcode
 from pasidlab.hardware.pcie import PASID_LIMIT, format_rid
 from pasidlab.kernel import user
+from pasidlab.kernel.iommu.vtd.vcmd import INTERFACE
+from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import HOST
 
 if TYPE_CHECKING:
@@ -27,7 +29,17 @@ if TYPE_CHECKING:
     from pasidlab.machine import Machine
     from pasidlab.virt.vmm import Vmm
 
-__all__ = ["App", "AssignedDevice", "Handle", "Outcome", "PhysicalFunction", "Ticket", "VirtualMachine", "verb"]
+__all__ = [
+    "App",
+    "AssignedDevice",
+    "Handle",
+    "Outcome",
+    "PhysicalFunction",
+    "Ticket",
+    "VirtualMachine",
+    "transaction",
+    "verb",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -58,11 +70,19 @@ class Handle:
 
 def verb(method: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[H, P], R]:
     """Make a method one operation of its machine's timeline, recorded as the line that repeats it."""
+    return _operation(method, atomic=False)
 
+
+def transaction(method: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[H, P], R]:
+    """A verb of the administrator's: when it is refused, only the call and its refusal remain."""
+    return _operation(method, atomic=True)
+
+
+def _operation(method: Callable[Concatenate[H, P], R], *, atomic: bool) -> Callable[Concatenate[H, P], R]:
     @wraps(method)
     def operation(self: H, /, *args: P.args, **kwargs: P.kwargs) -> R:
         machine = self.machine
-        with machine.timeline.operation(line_of(self, method.__name__, args, kwargs)):
+        with machine.timeline.operation(line_of(self, method.__name__, args, kwargs), atomic=atomic):
             try:
                 return method(self, *args, **kwargs)
             finally:
@@ -202,7 +222,7 @@ class VirtualMachine(Handle):
             raise KernelError("ENODEV", f"{self.name} has no device {name}")
         return AssignedDevice(self.machine, self.name, name)
 
-    @verb
+    @transaction
     def spawn(self, name: str) -> App:
         """Start a process in the guest. Errors: ``-EINVAL`` name, ``-EEXIST`` it is taken."""
         self.machine.check_name("process", name, ())
@@ -210,7 +230,7 @@ class VirtualMachine(Handle):
 
     def app(self, name: str) -> App:
         """The handle of a guest process; ``-ESRCH`` if none of that name runs."""
-        return App.find(self.machine, self.name, self.kernel, name)
+        return App.find(self.machine, self.name, self.kernel.processes.values(), name)
 
     @property
     def apps(self) -> list[App]:
@@ -223,12 +243,11 @@ class VirtualMachine(Handle):
 
         Errors: ``-EINVAL`` the hypervisor answers "invalid PASID": the VM does not own it.
         """
-        allocator = self.kernel.ioasid.allocators.active
         if not 0 <= pasid < PASID_LIMIT:
             raise KernelError("EINVAL", f"a PASID must be between 0 and {PASID_LIMIT - 1}, not {pasid}")
-        known = pasid in self.vmm.viommu.pasids
-        allocator.free(pasid)
-        if not known:
+        self.kernel.ioasid.allocators.active.free(pasid)
+        answer = (self.kernel.platform.mmio.read(IOMMU_BASE + INTERFACE.vcrsp),)
+        if INTERFACE.response["SC"].get(answer) != INTERFACE.success:
             raise KernelError(
                 "EINVAL", f"{self.name} must own PASID {pasid} to free it: the hypervisor answered 'invalid PASID'"
             )
@@ -318,9 +337,9 @@ class App(Handle):
         self.name = process.name
 
     @classmethod
-    def find(cls, machine: Machine, altitude: str, kernel: Kernel, name: str) -> App:
-        """The process called ``name``; ``-ESRCH`` if there is none."""
-        for process in kernel.processes.values():
+    def find(cls, machine: Machine, altitude: str, processes: Sequence[Process], name: str) -> App:
+        """The one of ``processes`` that is called ``name``; ``-ESRCH`` if there is none."""
+        for process in processes:
             if process.name == name:
                 return cls(machine, altitude, process)
         raise KernelError("ESRCH", f"no process named {name} runs on {altitude}")
@@ -396,9 +415,12 @@ class App(Handle):
         Errors: ``-EINVAL`` size, ``-EFAULT`` #GP: no valid IA32_PASID, ``-EAGAIN`` not accepted.
         """
         driver = self._driver(device)
-        if size < 1:
-            raise KernelError("EINVAL", f"the number of bytes to copy must be at least 1, not {size}")
-        queue = driver.queue_of(self.process) or driver.queues[min(driver.queues.keys())]
+        if not 1 <= size < 1 << 32:
+            raise KernelError("EINVAL", f"the number of bytes to copy must be between 1 and 2^32 - 1, not {size}")
+        for address in (src, dst):
+            if not 0 <= address < 1 << 64:
+                raise KernelError("EINVAL", f"an address must have at most 64 bits, not {address:#x}")
+        queue = driver.queue_of(self.process) or driver.open_to_all()
         record = self.process.completion_slot()
         work = Descriptor(Opcode.MEMMOVE, src=src, dst=dst, size=size)
         user.submit(self.kernel, self.process, driver, queue, work, record)
@@ -409,12 +431,16 @@ class App(Handle):
     def copy(self, device: Handle | str, src: int, dst: int, size: int) -> Outcome:
         """Let the device copy ``size`` bytes between two of this process's virtual addresses, and wait for it.
 
+        Only this piece of work is carried out; what others have submitted goes on waiting.
+
         Errors: as for :meth:`submit`. A DMA fault is no error of the call: the outcome tells it, and the IOMMU has
         recorded it.
         """
+        before = {action.number for action in self.machine.pending}
         ticket = self.submit(device, src, dst, size)
-        while ticket.poll() is None and self.machine.pending:
-            self.machine.agenda.run(self.machine.pending[0].number)
+        for action in self.machine.pending:
+            if action.number not in before:
+                self.machine.agenda.run(action.number)
         return Outcome(ticket.poll())
 
     @verb

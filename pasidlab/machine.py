@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import BusError, KernelError
-from pasidlab.handles import App, AssignedDevice, Handle, PhysicalFunction, VirtualMachine, verb
+from pasidlab.handles import App, AssignedDevice, Handle, PhysicalFunction, VirtualMachine, transaction, verb
 from pasidlab.hardware.accelerator import register_map
 from pasidlab.hardware.accelerator.device import Accelerator
 from pasidlab.hardware.cpu import Cpu
@@ -95,7 +95,7 @@ class Machine(Handle):
 
     # --- hardware -----------------------------------------------------------------------------------------------------
 
-    @verb
+    @transaction
     def plug_accelerator(self, name: str = "dsa0", shared: int = 2, dedicated: int = 4) -> PhysicalFunction:
         """Plug in a DSA-like accelerator with work queues and let the host drive it.
 
@@ -137,7 +137,7 @@ class Machine(Handle):
 
     # --- virtual machines ---------------------------------------------------------------------------------------------
 
-    @verb
+    @transaction
     def create_vm(
         self, name: str, quota: int = DEFAULT_QUOTA, policy: str | None = None, memory: int = GUEST_MEMORY
     ) -> VirtualMachine:
@@ -172,7 +172,7 @@ class Machine(Handle):
         """The running VMs, in order of creation."""
         return [VirtualMachine(self, name) for name in sorted(self.vmms.keys(), key=lambda name: self.numbers[name])]
 
-    @verb
+    @transaction
     def assign_adi(self, device: PhysicalFunction, vm: VirtualMachine, queue: str = "shared") -> AssignedDevice:
         """Cut an assignable device interface from a function's ``"shared"`` or a ``"dedicated"`` queue and give it to a
         VM.
@@ -186,7 +186,7 @@ class Machine(Handle):
         vm.vmm.attach_adi(parent, queue, name)
         return AssignedDevice(self, vm.name, name)
 
-    @verb
+    @transaction
     def assign_pf(self, device: PhysicalFunction, vm: VirtualMachine) -> AssignedDevice:
         """Give a whole physical function to a VM, unmediated. The VM must use the host's PASID numbers (policy
         identity).
@@ -223,7 +223,7 @@ class Machine(Handle):
 
     # --- native processes ---------------------------------------------------------------------------------------------
 
-    @verb
+    @transaction
     def spawn(self, name: str) -> App:
         """Start a process on the host itself (native SVA). Errors: ``-EINVAL`` name, ``-EEXIST`` it is taken."""
         self.check_name("process", name, ())
@@ -231,7 +231,7 @@ class Machine(Handle):
 
     def app(self, name: str) -> App:
         """The handle of a process on the host; ``-ESRCH`` if none of that name runs."""
-        return App.find(self, HOST, self.kernel, name)
+        return App.find(self, HOST, self.natives, name)
 
     @property
     def natives(self) -> list[Process]:
@@ -329,6 +329,8 @@ def _request(rid: int, pasid: int | None, address: int, access: str) -> DmaReque
         raise KernelError("EINVAL", f"a PASID must be between 0 and {PASID_LIMIT - 1}, not {pasid}")
     if not 0 <= address < 1 << 64:
         raise KernelError("EINVAL", f"an address must have at most 64 bits, not {address:#x}")
-    if access not in (Access.READ, Access.WRITE):
+    if not 0 <= rid < 1 << 16:
+        raise KernelError("EINVAL", f"a requester ID must have 16 bits, not {rid:#x}")
+    if access not in list(Access):
         raise KernelError("EINVAL", f"access must be one of {', '.join(Access)}, not {access!r}")
     return DmaRequest(rid, address, Access(access), pasid)

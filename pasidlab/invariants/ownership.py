@@ -1,5 +1,6 @@
-"""Invariants 1, 7, 8, 10 and 11: whose memory, whose table, whose number. All of them read the tables that hardware
-reads.
+"""Invariants 1, 7, 8, 10 and 11: whose memory, whose table, whose number.
+
+All of them read the tables that hardware reads.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pasidlab.hardware.layouts.vtd import PASID_ENTRY
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.kernel.iommu.vtd.driver import PASID_RID2PASID
 from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
-from pasidlab.timeline import HOST, Verb
+from pasidlab.timeline import HOST, Event, Verb
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
@@ -22,7 +23,7 @@ __all__ = ["kvm_entries", "no_orphans", "page_tables", "reach", "work_queues"]
 _BY_DOMAIN: Final = (PGTT.SECOND, PGTT.NESTED)
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
     """One present PASID entry of the host."""
 
     rid: int
@@ -30,26 +31,34 @@ class _Entry(NamedTuple):
     words: tuple[int, ...]
 
     def field(self, name: str) -> int:
+        """The value of one field."""
         return PASID_ENTRY[name].get(self.words)
 
     def __str__(self) -> str:
         return f"PASID {self.pasid} of {format_rid(self.rid)}"
 
 
-def _entries(machine: Machine) -> Iterator[_Entry]:
+def entries(machine: Machine) -> Iterator[Entry]:
+    """Every present PASID entry, read from the tables in memory."""
     for rid, table in machine.kernel.iommu.tables.items():
         for pasid in table.present():
-            yield _Entry(rid, pasid, table.read(pasid))
+            yield Entry(rid, pasid, table.read(pasid))
 
 
-def _vm_of(machine: Machine, entry: _Entry) -> Vmm | None:
-    """The VM that an entry serves: by the owner of the PASID, its default PASID, or its physical function."""
+def _assigned_to(machine: Machine, rid: int) -> Vmm | None:
+    """The VM that has the whole function ``rid``."""
     for vmm in machine.vmms.values():
-        domain = vmm.container.domain
-        if entry.pasid == PASID_RID2PASID:
-            if entry.rid in domain.rids:
-                return vmm
-        elif entry.pasid == domain.default_pasid or entry.pasid in vmm.container.set.ids:
+        if any(machine.accelerators[name].rid == rid for name in vmm.functions.values()):
+            return vmm
+    return None
+
+
+def _vm_of(machine: Machine, rid: int, pasid: int) -> Vmm | None:
+    """The VM that a requester ID and PASID serve: by the function, the owner of the PASID, or its default PASID."""
+    if pasid == PASID_RID2PASID:
+        return _assigned_to(machine, rid)
+    for vmm in machine.vmms.values():
+        if pasid == vmm.container.domain.default_pasid or pasid in vmm.container.set.ids:
             return vmm
     return None
 
@@ -66,22 +75,38 @@ def reach(machine: Machine) -> Iterator[str]:
             if mapping.physical >> 12 not in frames[vmm.name]:
                 yield f"the domain of {vmm.name} maps {mapping.virtual:#x} to {mapping.physical:#x}: not its memory"
     operation = machine.timeline.operation_now
-    for event in machine.timeline.events_of(operation) if operation else []:
+    events = machine.timeline.events_of(operation) if operation else []
+    for at, event in enumerate(events):
         if event.verb is Verb.DMA:
-            yield from _landed(machine, frames, event.fact("pasid"), event.fact("hpa"))
+            yield from _landed(machine, frames, event, events[at:])
 
 
-def _landed(machine: Machine, frames: dict[str, set[int]], pasid: object, hpa: object) -> Iterator[str]:
-    if not isinstance(pasid, int) or not isinstance(hpa, int):
+def _landed(machine: Machine, frames: dict[str, set[int]], event: Event, later: list[Event]) -> Iterator[str]:
+    rid, hpa, pasid = (event.fact(name) for name in ("rid", "hpa", "pasid"))
+    if not isinstance(rid, int) or not isinstance(hpa, int):
         return
-    owners = [name for name, own in frames.items() if hpa >> 12 in own]
-    record = machine.kernel.ioasid.ids.get(pasid)
-    if record is None:
+    number = pasid if isinstance(pasid, int) else PASID_RID2PASID
+    owner = _owner(machine, rid, number, later)
+    if owner is None:
         return
-    defaults = {vmm.container.domain.default_pasid: vmm.name for vmm in machine.vmms.values()}
-    owner = defaults.get(pasid, record.owner.name)
-    if owners != ([owner] if owner != HOST else []):
-        yield f"DMA with PASID {pasid} of {owner} reached {hpa:#x}, memory of {', '.join(owners) or HOST}"
+    reached = [name for name, own in frames.items() if hpa >> 12 in own]
+    if owner in frames or owner == HOST:
+        if reached != ([owner] if owner != HOST else []):
+            whose = ", ".join(reached) or HOST
+            yield f"DMA of {format_rid(rid)} with PASID {number} of {owner} reached {hpa:#x}, memory of {whose}"
+
+
+def _owner(machine: Machine, rid: int, pasid: int, later: list[Event]) -> str | None:
+    """Whose a PASID was when it was used; ``None`` for requests without PASID of a device that the host itself drives."""
+    vmm = _vm_of(machine, rid, pasid)
+    if vmm is not None:
+        return vmm.name
+    if pasid in machine.kernel.ioasid.ids:
+        return machine.kernel.ioasid.ids[pasid].owner.name
+    for event in later:
+        if event.verb is Verb.RECLAIM and event.altitude == HOST and event.fact("ioasid") == pasid:
+            return str(event.before)
+    return None if pasid == PASID_RID2PASID else "nobody"
 
 
 def kvm_entries(machine: Machine) -> Iterator[str]:
@@ -99,59 +124,58 @@ def kvm_entries(machine: Machine) -> Iterator[str]:
 
 
 def work_queues(machine: Machine) -> Iterator[str]:
-    """8: the PASID that a dedicated queue sends belongs to whoever uses the queue."""
-    for device in machine.accelerators.values():
-        driver = machine.kernel.accelerators[device.path]
-        owner = next((vmm for vmm in machine.vmms.values() if device.path in vmm.functions), None)
-        for wq in range(device.num_wqs):
-            pasid = device.wq_pasid(wq)
-            if not pasid or not device.wq_enabled(wq) or not device.wq_field(wq, "mode"):
+    """8: what a mediated device's hardware queue sends belongs to its VM, and it never sends requests without PASID.
+
+    A whole function is programmed by its guest without mediation: there the function's own table protects (rule 11).
+    """
+    for vmm in machine.vmms.values():
+        for mdev in vmm.mdevs.values():
+            device, wq = machine.accelerators[mdev.parent.name], mdev.queue.index
+            if not mdev.queue.dedicated or not device.wq_enabled(wq):
                 continue
-            user = owner or _vm_of_queue(machine, driver.queues[wq].clients.keys())
-            allowed = user.container.set if user else machine.kernel.host_set
-            default = user.container.domain.default_pasid if user else None
-            if pasid != default and pasid not in allowed.ids:
-                yield f"{device.path} wq{wq} sends PASID {pasid}, which does not belong to {allowed.name}"
+            pasid = device.wq_pasid(wq)
+            if pasid is None or (pasid != vmm.container.domain.default_pasid and pasid not in vmm.container.set.ids):
+                words = f"PASID {pasid}" if pasid is not None else "requests without PASID"
+                yield f"{device.path} wq{wq} of {vmm.name} sends {words}, which is not its own"
+    for device in machine.accelerators.values():
+        yield from _native_queues(machine, device.path)
 
 
-def _vm_of_queue(machine: Machine, clients: list[str]) -> Vmm | None:
-    return next((vmm for vmm in machine.vmms.values() for name in clients if name in vmm.mdevs), None)
+def _native_queues(machine: Machine, name: str) -> Iterator[str]:
+    """A dedicated queue that a host process has open sends that process's PASID."""
+    device, driver = machine.accelerators[name], machine.kernel.accelerators[name]
+    for process in machine.natives:
+        queue = driver.queue_of(process)
+        if queue is not None and queue.dedicated and device.wq_pasid(queue.index) != process.mm.pasid:
+            yield f"{name} wq{queue.index} of {process.name} sends PASID {device.wq_pasid(queue.index)}"
 
 
 def no_orphans(machine: Machine) -> Iterator[str]:
-    """10: every present entry belongs to a PASID that is out, and so does every descriptor that waits in a queue."""
-    yield from _stale_descriptors(machine)
-    for entry in _entries(machine):
+    """10: every present entry belongs to a PASID that is out."""
+    for entry in entries(machine):
         if entry.pasid == PASID_RID2PASID:
-            if entry.field("PGTT") != PGTT.PASS_THROUGH and _vm_of(machine, entry) is None:
+            if entry.field("PGTT") != PGTT.PASS_THROUGH and _assigned_to(machine, entry.rid) is None:
                 yield f"{entry} still translates for a VM that is gone"
         elif entry.pasid not in machine.kernel.ioasid.ids:
             yield f"{entry} is present, but the PASID is not allocated"
 
 
-def _stale_descriptors(machine: Machine) -> Iterator[str]:
-    """A device that is a VM's own as a whole may hold what it likes: only that VM's entries answer it."""
-    assigned = {name for vmm in machine.vmms.values() for name in vmm.functions.values()}
-    for device in machine.accelerators.values():
-        for wq in range(device.num_wqs) if device.path not in assigned else ():
-            for work in device.waiting(wq):
-                pasid = device.wq_pasid(wq) if device.wq_field(wq, "mode") else work.pasid
-                if pasid is not None and pasid not in machine.kernel.ioasid.ids:
-                    yield f"{device.path} wq{wq} holds a descriptor for PASID {pasid}, which is not allocated"
-
-
 def page_tables(machine: Machine) -> Iterator[str]:
-    """11: the roots in a present entry are the owner's."""
-    for entry in _entries(machine):
-        kind, vmm = entry.field("PGTT"), _vm_of(machine, entry)
-        if kind in _BY_DOMAIN:
+    """11: the roots in a present entry are the owner's, and a function in a VM has entries of that VM only."""
+    for entry in entries(machine):
+        vmm, holder = _vm_of(machine, entry.rid, entry.pasid), _assigned_to(machine, entry.rid)
+        if holder is not None and (vmm is not holder or entry.field("PGTT") not in _BY_DOMAIN):
+            yield f"{entry}, a function of {holder.name}, has an entry that is not bounded by its memory"
+        elif entry.field("PGTT") in _BY_DOMAIN:
             if vmm is None or entry.field("SLPTPTR") != vmm.container.domain.table.root:
                 yield f"{entry} translates by a second-level table that is not its owner's"
-            elif kind == PGTT.NESTED and not 0 < entry.field("FLPTPTR") < vmm.memory.size:
-                yield f"{entry} nests a table outside the memory of {vmm.name}"
-        elif kind == PGTT.FIRST:
-            roots = {
-                process.mm.root for process in machine.kernel.processes.values() if process.mm.pasid == entry.pasid
-            }
-            if entry.field("FLPTPTR") not in roots:
-                yield f"{entry} translates by a page table that is no process's with this PASID"
+        elif entry.field("PGTT") == PGTT.FIRST:
+            yield from _native_entry(machine, entry)
+        elif entry.pasid != PASID_RID2PASID:
+            yield f"{entry} passes through without translation"
+
+
+def _native_entry(machine: Machine, entry: Entry) -> Iterator[str]:
+    roots = {process.mm.root for process in machine.kernel.processes.values() if process.mm.pasid == entry.pasid}
+    if entry.field("FLPTPTR") not in roots:
+        yield f"{entry} translates by a page table that is no process's with this PASID"

@@ -6,36 +6,54 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pasidlab.kernel.iommu.vtd.svm import SvmBinding
+from pasidlab.invariants.ownership import entries
 
 if TYPE_CHECKING:
-    from pasidlab.kernel.ioasid.record import IoasidRecord
     from pasidlab.machine import Machine
 
 __all__ = ["quotas", "unique_spids", "users"]
 
 
 def users(machine: Machine) -> Iterator[str]:
-    """3: who holds a reference is who uses the PASID, by name; a PASID without references is in no table."""
-    using: dict[int, list[str]] = {}
+    """3: who holds a reference is who uses the PASID, by name.
+
+    Uses are read where they take effect: present PASID entries, valid KVM entries, programmed work queues; the
+    allocator's own reference belongs to whoever still lists the number as theirs.
+    """
+    using: dict[int, Counter[str]] = {}
+    for number, holder in _uses(machine):
+        using.setdefault(number, Counter())[holder] += 1
+    for number, record in machine.kernel.ioasid.ids.items():
+        expected = using.pop(number, Counter())
+        if Counter(record.holders) != expected:
+            used = ", ".join(expected.elements()) or "nobody"
+            yield f"PASID {number} is held by {', '.join(record.holders) or 'nobody'}, but used by {used}"
+    for number, holders in using.items():
+        yield f"PASID {number} is used by {', '.join(holders.elements())}, but not allocated"
+
+
+def _uses(machine: Machine) -> Iterator[tuple[int, str]]:
+    for pasid in {entry.pasid for entry in entries(machine) if entry.pasid} - _defaults(machine):
+        yield pasid, "iommu"
     for vmm in machine.vmms.values():
         for _, host_pasid in vmm.kvm.entries():
-            using.setdefault(host_pasid, []).append(vmm.kvm.holder)
+            yield host_pasid, vmm.kvm.holder
         for mdev in vmm.mdevs.values():
-            if mdev.programmed is not None:
-                using.setdefault(mdev.programmed, []).append(mdev.holder)
-    for number, record in machine.kernel.ioasid.ids.items():
-        expected = Counter([*using.get(number, []), *_own_users(record)])
-        if Counter(record.holders) != expected:
-            yield f"PASID {number} is held by {', '.join(record.holders)}, but used by {', '.join(expected.elements())}"
+            sent = machine.accelerators[mdev.parent.name].wq_pasid(mdev.queue.index)
+            if mdev.queue.dedicated and sent and sent != vmm.container.domain.default_pasid:
+                yield sent, mdev.holder
+        for pasid in vmm.container.pasids.keys():
+            yield pasid, "vfio"
+        if vmm.container.domain.default_pasid is not None:
+            yield vmm.container.domain.default_pasid, f"aux-domain:{vmm.name}"
+    for process in machine.natives:
+        if process.mm.pasid is not None:
+            yield process.mm.pasid, "sva"
 
 
-def _own_users(record: IoasidRecord) -> Iterator[str]:
-    """The allocator (until free), and the IOMMU driver while the PASID is bound."""
-    if not record.free_pending:
-        yield record.holders[0]
-    if isinstance(record.private, SvmBinding) and len(record.private.devices):
-        yield "iommu"
+def _defaults(machine: Machine) -> set[int | None]:
+    """Default PASIDs: their entries belong to the domain that allocated them, which is their one holder."""
+    return {vmm.container.domain.default_pasid for vmm in machine.vmms.values()}
 
 
 def quotas(machine: Machine) -> Iterator[str]:

@@ -21,6 +21,8 @@ from pasidlab.kernel.sva import Sva
 from pasidlab.timeline import Actor, Table, Verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pasidlab.kernel.platform import Platform
 
 __all__ = ["HOST_QUOTA", "Kernel"]
@@ -60,11 +62,16 @@ class Kernel(Actor):
         self.emit(Verb.SPAWN, f"process {name}", after=f"pid {pid}", pid=pid)
         return process
 
-    def exit(self, process: Process) -> None:
-        """End a process, in the order of Linux's exit: memory (devices lose access), then files, then the mm itself."""
+    def exit(self, process: Process, order: Sequence[int] | None = None) -> None:
+        """End a process, in the order of Linux's exit: memory (devices lose access), then files, then the mm itself.
+
+        Files are closed in the ``order`` of these descriptors (default: ascending); all must be named.
+        """
         event = self.emit(Verb.EXIT, f"process {process.name}", pid=process.pid)
         with self.timeline.because(event):
             self.sva.mm_exit(process)
+            for number in process.files.keys() if order is None else order:
+                process.close_file(number)
             for device in self.accelerators.values():
                 device.process_exit(process)
             self.sva.mm_drop(process)
@@ -91,8 +98,12 @@ class Kernel(Actor):
         return device
 
     def remove(self, name: str) -> None:
-        """A device goes: its driver lets go, its PASID tables are freed."""
-        device = self.accelerators.pop(name)
+        """A device goes: whoever has it open loses it, its driver lets go, its PASID tables are freed."""
+        device = self.accelerators[name]
+        for process in self.processes.values():
+            if device.queue_of(process) is not None:
+                device.close(process)
+        del self.accelerators[name]
         device.stop()
         self.iommu.remove_device(device.rid)
         self.emit(Verb.CLOSE, f"device {name}", rid=device.rid)

@@ -6,17 +6,26 @@ Models ``task_struct`` as far as SVA needs it: the mm, and the IA32_PASID part o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.kernel.mm import Mm
-from pasidlab.timeline import Actor
+from pasidlab.timeline import Actor, Table
 
 if TYPE_CHECKING:
     from pasidlab.kernel.pages import PageAllocator
     from pasidlab.timeline import Timeline
 
-__all__ = ["Process"]
+__all__ = ["File", "Process"]
+
+
+class File(Protocol):
+    """Something open that the kernel closes when its process ends."""
+
+    path: str
+
+    def close(self) -> None:
+        """Let go of everything that was held through this file."""
 
 
 class Process(Actor, state=("_used", "ia32_pasid")):
@@ -30,8 +39,19 @@ class Process(Actor, state=("_used", "ia32_pasid")):
         self.name = name
         self.mm = Mm(timeline, f"{path}.mm", pages)
         self.ia32_pasid = 0
+        self.files: Table[int, File] = Table(timeline, f"{path}.files")
         self._records = self.mm.mmap(PAGE_SIZE)
         self._used = 0
+
+    def open_file(self, file: File) -> int:
+        """Give the process a file; returns its descriptor."""
+        number = next(at for at in range(len(self.files) + 1) if at not in self.files)
+        self.files[number] = file
+        return number
+
+    def close_file(self, number: int) -> None:
+        """Close one file."""
+        self.files.pop(number).close()
 
     def completion_slot(self) -> int:
         """Where the next completion record goes, in the program's own memory; 128 take turns in one page."""

@@ -82,6 +82,7 @@ class Verb(StrEnum):
     ENABLE = "enable"
     DISABLE = "disable"
     SUBMIT = "submit"
+    ACCEPT = "accept"
     RETRY = "retry"
     EXECUTE = "execute"
     DMA = "dma"

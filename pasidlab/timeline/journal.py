@@ -52,11 +52,12 @@ Change = tuple[Cells, Hashable, object, object]
 class Journal:
     """All changes so far, the undone ones, and the digest of the state they lead to."""
 
-    __slots__ = ("_digest", "_digested", "log", "undone")
+    __slots__ = ("_branch", "_digest", "_digested", "log", "undone")
 
     def __init__(self) -> None:
         self.log: list[Change] = []
         self.undone: list[Change] = []
+        self._branch = 0
         self._digest = 0
         self._digested = 0
 
@@ -89,17 +90,21 @@ class Journal:
             cells.restore(key, old)
         self.undone.extend(undo)
         del self.log[position:]
+        self._branch = position
 
     def _redo(self, position: int) -> None:
         count = position - len(self.log)
         if not count:
             return
+        if len(self.log) != self._branch:
+            raise ValueError("the future cannot be redone: the past was changed since it was undone")
         redo = self.undone[-count:]
         redo.reverse()
         for cells, key, _, new in redo:
             cells.restore(key, new)
         self.log.extend(redo)
         del self.undone[-count:]
+        self._branch = len(self.log)
 
     def bury(self, *roots: str) -> None:
         """Delete every cell of the parts at these paths and below: what dies with its owner is not retired one by one.

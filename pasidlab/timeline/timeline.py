@@ -140,6 +140,8 @@ class Timeline:
     ) -> Event:
         """Record that something happened, now; its cause is the innermost ``because``."""
         self._refuse_observers()
+        if self._now < len(self._events):
+            self._forget_future()
         number = len(self._events)
         causes = self._causes
         event = Event(
@@ -185,11 +187,12 @@ class Timeline:
         return _Because(self._causes, event.number)
 
     @contextmanager
-    def operation(self, line: str) -> Iterator[None]:
+    def operation(self, line: str, *, atomic: bool = False) -> Iterator[None]:
         """Run one call of a person. A call inside a call belongs to the outer one.
 
         A :class:`KernelError` ends the operation with a ``refuse`` event: what the modelled software did until then has
-        happened. Any other exception is a mistake of ours or of the caller's: everything since the start is undone.
+        happened (a register that says "no" says so), unless the operation is ``atomic``: then only the call and its
+        refusal remain. Any other exception is a mistake of ours or of the caller's: everything since the start is undone.
         """
         self._refuse_observers()
         if self._open is not None:
@@ -207,6 +210,8 @@ class Timeline:
                     yield
                 except KernelError as error:
                     refused = str(error)
+                    if atomic:
+                        self._roll_back(first + 1, position)
                     self.emit(USER, "kernel", Verb.REFUSE, error.reason, after=f"-{error.name}")
                     raise
         except KernelError:
@@ -259,6 +264,8 @@ class Timeline:
             raise RuntimeError(f"time travel must wait until the operation has ended: {self._open}")
         if not self.floor <= step <= self.last:
             raise ValueError(f"step must be between {self.floor} and {self.last}, not {step}")
+        if self._events and self._now == len(self._events):
+            self._stops[-1] = self.journal.position
         self.journal.seek(self._stops[step - 1] if step else 0)
         self._now = step
 

@@ -1,5 +1,4 @@
-"""Names come from people and guests, and are never trusted: the one place where text becomes DOT, SVG, HTML or an
-address.
+"""The one place where text becomes DOT, SVG, HTML or an address: names are never trusted.
 
 A VM may be called ``"><script>alert(1)</script>`` or hold a character that turns the reading direction around. What
 is shown is exactly what was typed, as far as it can be shown; what cannot be shown becomes U+FFFD. Invariant: the
@@ -19,8 +18,7 @@ _ADDRESS_SAFE = "/:@._~-+,"
 
 
 def clean(text: str) -> str:
-    """``text`` on one line, with each character that cannot be seen (controls, direction marks, lone surrogates)
-    shown as U+FFFD.
+    """``text`` on one line; what cannot be seen (controls, direction marks, lone surrogates) becomes U+FFFD.
 
     >>> clean("vm\\n1"), clean("a\\u202eb")
     ('vm�1', 'a�b')
@@ -40,8 +38,7 @@ def html(text: str) -> str:
 
 
 def dot_string(*lines: str) -> str:
-    """Lines as one quoted DOT label. Graphviz would read backslashes as escapes and ``&lt;`` as an entity, so both
-    are masked.
+    """Lines as one quoted DOT label, with backslashes and ``&`` masked: Graphviz would read escapes and entities.
 
     >>> print(dot_string('say "hi"', "a\\\\b &amp;"))
     "say \\"hi\\"\\na\\\\b &amp;amp;"

@@ -86,9 +86,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A frame around the boxes that name it, inside the frame ``parent`` if there is one. Drawn while a box in it is
-    present.
-    """
+    """A frame around the boxes that name it, inside ``parent`` if given; drawn while a box in it is present."""
 
     key: str
     label: str
@@ -157,8 +155,7 @@ def _check(figure: Figure) -> None:
 
 
 def fold(items: Sequence[_Item], room: int) -> tuple[Sequence[_Item], int]:
-    """The items to draw when a figure has ``room`` boxes for them, and how many are folded into the last box ("+37
-    more").
+    """The items to draw in ``room`` boxes, and how many are folded into the last box ("+37 more").
 
     >>> fold("abcde", 5), fold("abcde", 3)
     (('abcde', 0), ('ab', 3))

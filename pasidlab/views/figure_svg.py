@@ -1,5 +1,4 @@
-"""Draws a figure: geometry and figure in, SVG out. The live view draws with the same function and changes classes and
-texts later.
+"""Draws a figure: geometry and figure in, SVG out; for still pictures and for the live view.
 
 Every box, arrow and frame is one group with its address in ``data-key``; there are no ids, so pictures can share a
 page. A box is drawn around its own origin and moved into place by ``transform``; its texts are the places of

@@ -20,8 +20,7 @@ __all__ = ["Ladder", "Lane", "Row", "ladder_text"]
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A column: one actor. Neighbours with the same ``group`` (the altitude: ``"vm1"``, ``"host"``) get a common
-    heading.
+    """A column: one actor. Neighbours of one ``group`` (the altitude: ``"vm1"``, ``"host"``) share a heading.
 
     >>> Lane("host/kvm", "KVM", "host").label
     'KVM'
@@ -57,8 +56,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Ladder:
-    """A ladder. ``present`` is the key of the row that has just happened: rows after it are the future ("" : all are
-    past).
+    """A ladder. Rows after ``present``, the key of the row that has just happened, are the future.
+
+    Without ``present`` all rows are past.
 
     >>> Ladder("flow", "Bind", (Lane("a", "app"), Lane("k", "kernel")), (Row("1", "a", "k", "bind"),))
     <Ladder flow: lanes 2, rows 1>

@@ -141,9 +141,7 @@ def _worded(line: str, word: str, first: bool) -> str:
 
 
 def _rail(at: int, row: Row, below: frozenset[int], middle: float, height: float) -> str:
-    """The row's number and its branch of the tree of causes; ``below`` are the levels whose rails go on to later
-    rows.
-    """
+    """The row's number and its branch of the tree of causes; rails of the levels in ``below`` go on."""
     depth = min(row.depth, _RAILS - 1)
     x = _RAIL_LEFT + _RAIL * depth
     rails = [

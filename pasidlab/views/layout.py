@@ -41,9 +41,7 @@ def available() -> bool:
 
 @lru_cache(maxsize=64)
 def geometry(shape: Topology) -> Geometry:
-    """The layout of a topology by the ``dot`` program; layouts are kept, so time travel finds the earlier ones
-    again.
-    """
+    """The layout of a topology by the ``dot`` program; kept, so that time travel finds it again."""
     return placed(shape, _run_dot(plan(shape)))
 
 

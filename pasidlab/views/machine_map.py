@@ -29,9 +29,11 @@ if TYPE_CHECKING:
 
 __all__ = ["binding_pasids", "machine_map"]
 
-_BOX: Final = 16
+_BOX: Final = 13
 _WIDE: Final = 19
-_WIRE: Final = 12
+_WIRE: Final = 11
+_GLYPH_ONLY: Final = " "
+"""The line below says it in better words than the state's."""
 _IOMMU: Final = "iommu"
 _BOXES_FOR_PROCESSES: Final = 12
 
@@ -105,7 +107,7 @@ class _Map:
             key, pasid = f"{frame}:process:{at}", process.mm.pasid
             words = f"PASID {pasid}" if pasid is not None else "no PASID"
             state = "live" if pasid is not None else "idle"
-            word = "bound" if pasid is not None else ""
+            word = _GLYPH_ONLY if pasid is not None else ""
             self.nodes.append(Node(key, (process.name, words), "process", frame, state, word=word, columns=_BOX))
             groups[key] = [process]
         if folded:
@@ -114,7 +116,7 @@ class _Map:
             head = f"+{folded} more" if shown else f"{folded} processes"
             words = f"PASID {ranges(pasids)}" if pasids else "no PASID"
             state = "live" if pasids else "idle"
-            self.nodes.append(Node(key, (head, words), "process", frame, state, word="bound" if pasids else "", columns=_BOX))
+            self.nodes.append(Node(key, (head, words), "process", frame, state, word=_GLYPH_ONLY if pasids else "", columns=_BOX))
             groups[key] = members
         if not processes:
             key = f"{frame}:process:0"
@@ -126,7 +128,7 @@ class _Map:
     def _bond(self, key: str, tail: str, head: str, pasids: list[int]) -> None:
         """The arrow from a process to a device that it has open; its place is kept while it has not."""
         label = f"PASID {ranges(pasids)}" if pasids else ""
-        self.edges.append(Edge(key, tail, head, state="live", label=label, present=bool(pasids), columns=10))
+        self.edges.append(Edge(key, tail, head, state="live", label=label, present=bool(pasids), columns=9))
 
     def _add_device(self, key: str, frame: str, vm: VirtualMachine, name: str) -> None:
         mdev = vm.vmm.mdevs.get(name)
@@ -157,8 +159,7 @@ class _Map:
         else:
             bound = [process.mm.pasid for process in self.machine.natives if process.mm.pasid is not None]
         label, state = (f"PASID {ranges(bound)}", "live") if bound else ("", "idle")
-        word = "reachable" if bound else ""
-        self.nodes.append(Node(key, lines, "memory", "memory", state, word=word, columns=_WIDE))
+        self.nodes.append(Node(key, lines, "memory", "memory", state, columns=16))
         self.edges.append(Edge(f"{_IOMMU}>{key}", _IOMMU, key, state=state, label=label, columns=_WIRE))
 
     # --- the host and its hardware ------------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ class _Map:
             else:
                 idle += 1
         if idle:
-            words = (f"{idle} dedicated", counted(idle, "unused queue"))
+            words = (f"{idle} dedicated", "nobody uses them" if idle > 1 else "nobody uses it")
             self.nodes.append(Node(f"{name}:rest", words, "queue", frame, "off", columns=_WIDE))
 
     def _clients(self, name: str, wq: int) -> int:

@@ -26,7 +26,9 @@ __all__ = ["entry_table", "pasid_table"]
 
 _SHOWN: Final = 14
 """Entries drawn one by one; the rest is folded into one box."""
-_WIDE: Final = 23
+_ENTRY: Final = 22
+_TARGET: Final = 20
+_TABLE: Final = 16
 
 
 def pasid_table(machine: Machine, device: str, room: Room | None = None) -> Figure:
@@ -72,14 +74,14 @@ class _Parts:
     def add_directory(self, leaves: list[int], folded: int) -> None:
         """The directory, the leaf tables, and the box for entries that are not drawn."""
         words = ("PASID directory", f"at {self.table.directory:#x}")
-        self.nodes.append(Node("directory", words, "directory", columns=18))
+        self.nodes.append(Node("directory", words, "directory", columns=_TABLE))
         for index in leaves[:8]:
             at = self.table.address(index << 6)
             where = f"at {at:#x}" if at is not None else "not present"
-            self.nodes.append(Node(f"leaf:{index}", (f"PASIDs {index << 6}-{(index << 6) + 63}", where), "table"))
+            self.nodes.append(Node(f"leaf:{index}", (f"PASIDs {index << 6}-{(index << 6) + 63}", where), "table", columns=_TABLE))
             self.edges.append(Edge(f"directory>{index}", "directory", f"leaf:{index}", present=at is not None))
         if folded:
-            self.nodes.append(Node("more", (f"+{folded} more", "entries"), "more", "entries", columns=_WIDE))
+            self.nodes.append(Node("more", (f"+{folded} more", "entries"), "more", "entries", columns=_ENTRY))
             self.edges.append(Edge("leaf>more", f"leaf:{leaves[0]}", "more"))
 
     def add_entry(self, pasid: int) -> None:
@@ -96,11 +98,11 @@ class _Parts:
         kind = f"{meaning_of(words)}, DID {PASID_ENTRY['DID'].get(words)}"
         hint = " ".join(f"{name}={value:#x}" for name, value in PASID_ENTRY.decode(words).items() if value)
         lines = (f"PASID {pasid}", kind, self._owner(pasid))
-        return Node(f"entry:{pasid}", lines, "entry", "entries", "live", word="P=1", columns=_WIDE, hint=hint)
+        return Node(f"entry:{pasid}", lines, "entry", "entries", "live", word="P=1", columns=_ENTRY, hint=hint)
 
     def _absent(self, pasid: int, words: tuple[int, ...]) -> Node:
         lines = (f"PASID {pasid}", "DMA is blocked", "in silence: FPD=1" if PASID_ENTRY["FPD"].get(words) else "")
-        return Node(f"entry:{pasid}", lines, "entry", "entries", "off", word="P=0", columns=_WIDE)
+        return Node(f"entry:{pasid}", lines, "entry", "entries", "off", word="P=0", columns=_ENTRY)
 
     def _owner(self, pasid: int) -> str:
         """Whose number it is."""
@@ -133,7 +135,7 @@ class _Parts:
     def _target(self, key: str, lines: tuple[str, str], word: str) -> None:
         if key not in self._targets:
             self._targets.add(key)
-            self.nodes.append(Node(key, lines, "paging", "targets", "live", word=word, columns=_WIDE))
+            self.nodes.append(Node(key, lines, "paging", "targets", "live", word=word, columns=_TARGET))
 
     def _arrow(self, pasid: int, head: str, label: str) -> None:
         key = f"entry:{pasid}"

@@ -28,9 +28,7 @@ _TITLE = 34
 
 
 def svg(figure: Figure, mode: Mode | None = None) -> str:
-    """``figure`` as a complete SVG document; :class:`~pasidlab.views.layout.GraphvizError` without the ``dot``
-    program.
-    """
+    """``figure`` as an SVG document; :class:`~pasidlab.views.layout.GraphvizError` without the ``dot`` program."""
     places = layout.geometry(topology(figure))
     left, top, right, bottom = _extent(figure, places)
     inner = f'<g transform="translate({number(-left)} {number(-top)})">{figure_body(figure, places)}</g>'

@@ -59,9 +59,7 @@ class Colours(NamedTuple):
 
 
 class StateColours(NamedTuple):
-    """``fill`` of the box, ``accent`` of its bar (an Okabe-Ito colour where the state has one), ``ink`` of outline
-    and word.
-    """
+    """``fill`` of the box, ``accent`` of its bar (an Okabe-Ito colour or grey), ``ink`` of outline and word."""
 
     fill: str
     accent: str
@@ -69,9 +67,7 @@ class StateColours(NamedTuple):
 
 
 class State(NamedTuple):
-    """How a thing is doing: a name for the code, a word and a glyph for people, an outline, and colours in two
-    modes.
-    """
+    """How a thing is doing: name, word and glyph, outline, and colours in both modes."""
 
     name: str
     word: str
@@ -83,9 +79,7 @@ class State(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What a thing is: the word above its title (none for small rows), its corners, and whether its lines are
-    numbers.
-    """
+    """What a thing is: the word above its title (none for small rows), its corners, ``mono`` for numbers."""
 
     name: str
     word: str
@@ -94,9 +88,7 @@ class Kind(NamedTuple):
 
 
 class RowKind(NamedTuple):
-    """What a row of a ladder tells: a word and glyph in front of its text, the dash of its arrow, the state whose ink
-    it has.
-    """
+    """What a row of a ladder tells: word and glyph before its text, dash of its arrow, the state whose ink it has."""
 
     name: str
     word: str
@@ -299,9 +291,7 @@ def _luminance(colour: str) -> float:
 
 
 def text_pairs(mode: Mode) -> list[tuple[str, str, str]]:
-    """Every pair (what, text colour, surface) that drawings put together; JupyterLab's own papers are among the
-    surfaces.
-    """
+    """Every pair (what, text colour, surface) that is drawn; JupyterLab's own papers are among the surfaces."""
     named = variables(mode)
     papers = ("#ffffff",) if mode == "light" else ("#111111", "#212121")
     surfaces = {name: named[name] for name in ("paper", "cluster", "cluster-deep", "present")}

@@ -22,7 +22,7 @@ from pasidlab.hardware.layouts.cpu import VMX_PASID_DIR_ENTRY, VMX_PASID_TABLE_E
 from pasidlab.hardware.memory import Memory
 from pasidlab.hardware.pcie import PASID_LIMIT
 from pasidlab.kernel.ioasid.notifier import IoasidEvent, Payload, Priority
-from pasidlab.timeline import Actor, Table, Verb
+from pasidlab.timeline import Actor, Verb
 
 if TYPE_CHECKING:
     from pasidlab.hardware.cpu import Cpu
@@ -92,7 +92,6 @@ class KvmVm(Actor, state=("high", "low")):
         self._mm = owner.mm
         self.low = kernel.pages.alloc()
         self.high = kernel.pages.alloc()
-        self._tables = Table[int, int](self.timeline, f"{self.path}.tables")
         self.vmcs = Vmcs(self.timeline, f"{self.path}.vmcs", kernel.platform.memory, self)
         self.vmcs.vmwrite(VmcsField.LOW_PASID_DIRECTORY, self.low)
         self.vmcs.vmwrite(VmcsField.HIGH_PASID_DIRECTORY, self.high)
@@ -115,7 +114,6 @@ class KvmVm(Actor, state=("high", "low")):
             if not build:
                 return None
             table = self._kernel.pages.alloc()
-            self._tables[table] = directory
             entry = VMX_PASID_DIR_ENTRY.encode(P=1, TABLE=table)[0]
             memory.store(directory, entry)
         return VMX_PASID_DIR_ENTRY["TABLE"].get((entry,)) + index.table * 4
@@ -221,9 +219,9 @@ class KvmVm(Actor, state=("high", "low")):
             self._kernel.ioasid.unregister_notifier_mm(self._mm, self)
             for guest_pasid, host_pasid in self.entries():
                 self._clear_entry(guest_pasid, host_pasid)
-            for table in self._tables.keys():
-                del self._tables[table]
-                self._kernel.pages.free(table)
             for directory in (self.low, self.high):
+                for entry in self._kernel.platform.memory.load_words(directory, _DIRECTORY_ENTRIES):
+                    if entry:
+                        self._kernel.pages.free(VMX_PASID_DIR_ENTRY["TABLE"].get((entry,)))
                 self._kernel.pages.free(directory)
             self.retire()

@@ -17,14 +17,15 @@ from pasidlab.errors import KernelError
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.kernel.ioasid.core import IoasidRefused
-from pasidlab.timeline import Actor, Table, Verb
+from pasidlab.timeline import Actor, Part, Table, Verb
 
 if TYPE_CHECKING:
+    from pasidlab.kernel.idxd import Idxd
     from pasidlab.kernel.iommu.uapi import GuestPasidBind
     from pasidlab.kernel.kernel import Kernel
     from pasidlab.kernel.process import Process
 
-__all__ = ["HOLDER", "AttachedDevice", "VfioContainer"]
+__all__ = ["HOLDER", "AssignedFunction", "AttachedDevice", "VfioContainer"]
 
 HOLDER: Final = "vfio"
 
@@ -34,6 +35,18 @@ class AttachedDevice(NamedTuple):
 
     rid: int
     aux: bool
+
+
+class AssignedFunction(Part):
+    """A whole function that a hypervisor has open through VFIO; closing it resets the device."""
+
+    def __init__(self, device: Idxd, path: str) -> None:
+        super().__init__(device.timeline, path)
+        self.device = device
+
+    def close(self) -> None:
+        """Function-level reset: whatever the guest left running stops before the tables behind it change."""
+        self.device.reset()
 
 
 class VfioContainer(Actor, state=("open",)):
@@ -66,12 +79,16 @@ class VfioContainer(Actor, state=("open",)):
 
     def attach(self, key: str, rid: int) -> None:
         """Attach a whole device: its requests without PASID reach the guest's memory."""
-        self._kernel.iommu.attach_domain(self.domain, rid)
+        event = self.emit(Verb.IOCTL, f"attach device {key}", rid=rid)
+        with self.timeline.because(event):
+            self._kernel.iommu.attach_domain(self.domain, rid)
         self.devices[key] = AttachedDevice(rid, aux=False)
 
     def attach_aux(self, key: str, rid: int) -> int:
         """Attach one assignable interface of the parent ``rid``; returns the VM's default PASID."""
-        pasid = self._kernel.iommu.attach_aux(self.domain, rid, self._kernel.host_set)
+        event = self.emit(Verb.IOCTL, f"attach interface {key}", rid=rid)
+        with self.timeline.because(event):
+            pasid = self._kernel.iommu.attach_aux(self.domain, rid, self._kernel.host_set)
         self.devices[key] = AttachedDevice(rid, aux=True)
         return pasid
 

@@ -24,7 +24,7 @@ from pasidlab.hardware.iommu.vtd.invalidation import Descriptor
 from pasidlab.hardware.iommu.vtd.registers import VtdRegisters
 from pasidlab.hardware.iommu.vtd.virtual_command import VCMD_ALLOC, VCMD_FREE
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
-from pasidlab.hardware.layouts.vtd_queue import QI_PASID_CACHE, QI_PIOTLB
+from pasidlab.hardware.layouts.vtd_queue import QI_CONTEXT_CACHE, QI_PASID_CACHE, QI_PIOTLB
 from pasidlab.hardware.pcie import PASID_LIMIT, format_rid
 from pasidlab.kernel.bitmap import Bitmap
 from pasidlab.kernel.iommu.uapi import VTD_FLAGS, GuestPasidBind
@@ -42,10 +42,14 @@ _FIRST_LEVEL: Final = 1
 
 
 class BoundEntry(NamedTuple):
-    """A guest PASID entry that is bound on the host: the words it had, and the host PASID behind it."""
+    """A guest PASID entry that is bound on the host: the words it had, and the host PASID behind it.
+
+    ``freed``: the guest gave the number back before it unbound; the host cleans up, a late unbind finds nothing.
+    """
 
     words: tuple[int, ...]
     host_pasid: int
+    freed: bool = False
 
 
 class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
@@ -111,6 +115,9 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
             return False
         del self.pasids[guest_pasid]
         self._numbers.release(guest_pasid)
+        for key, known in self.bound.items():
+            if key[1] == guest_pasid:
+                self.bound[key] = known._replace(freed=True)
         self._container.pasid_free(host_pasid, host_pasid)
         return True
 
@@ -121,18 +128,22 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         with self.timeline.because(trap):
             if descriptor.layout is QI_PASID_CACHE:
                 one = descriptor.field("G") == _ONE_PASID
-                self._look_again(
-                    [descriptor.field("PASID")] if one else sorted({*self.pasids.keys(), *self._bound_pasids()})
-                )
+                self._look_again([descriptor.field("PASID")] if one else None)
+            elif descriptor.layout is QI_CONTEXT_CACHE:
+                self._look_again(None)
             elif descriptor.layout is QI_PIOTLB:
                 self._forward(descriptor.field("PASID"))
 
     def _bound_pasids(self) -> set[int]:
         return {guest_pasid for _, guest_pasid in self.bound.keys()}
 
-    def _look_again(self, guest_pasids: list[int]) -> None:
-        """The guest may have changed these PASID entries on any device: compare with what is bound."""
-        for guest_pasid in guest_pasids:
+    def _root_table_set(self) -> None:
+        """A new root table: everything behind it may be different."""
+        self._look_again(None)
+
+    def _look_again(self, guest_pasids: list[int] | None) -> None:
+        """The guest may have changed these PASID entries (``None``: all) on any device: compare with what is bound."""
+        for guest_pasid in guest_pasids or sorted({*self.pasids.keys(), *self._bound_pasids()}):
             for rid in self.devices.keys():
                 self._sync(rid, guest_pasid)
 
@@ -140,7 +151,8 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         found = self.find_pasid_entry(rid, guest_pasid)
         present = found.reason is None and PASID_ENTRY["PGTT"].get(found.words) == _FIRST_LEVEL
         known = self.bound.get((rid, guest_pasid))
-        if known is not None and (not present or known.words != found.words):
+        wanted = BoundEntry(found.words, self.pasids.get(guest_pasid, 0))
+        if known is not None and (not present or known != wanted):
             self._unbind(rid, guest_pasid, known)
             known = None
         if present and known is None:

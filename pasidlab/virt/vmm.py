@@ -24,7 +24,7 @@ from pasidlab.kernel.platform import IOMMU_BASE, Platform
 from pasidlab.timeline import Actor, Table, Verb
 from pasidlab.virt.kvm import GuestMemory, KvmVm
 from pasidlab.virt.vdcm import MediatedDevice
-from pasidlab.virt.vfio import VfioContainer
+from pasidlab.virt.vfio import AssignedFunction, VfioContainer
 from pasidlab.virt.viommu import VirtualVtd
 
 if TYPE_CHECKING:
@@ -76,6 +76,8 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             platform = Platform(self.timeline, host.platform.agenda, name, self.memory, memory, self.mmio, self.cpu)
             self.guest = Kernel(platform)
             undo.pop_all()
+        for file in (self.kvm, self.container):
+            self.process.open_file(file)
         self.mdevs = Table[str, MediatedDevice](self.timeline, f"{self.path}.mdevs")
         self.functions = Table[str, str](self.timeline, f"{self.path}.functions")
         self.running = True
@@ -89,7 +91,12 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             self.viommu.identity_mapped = wanted == "identity"
 
     def require_policy(self, wanted: str) -> None:
-        """``-EPERM`` unless the policy is, or can still become, the one that a device needs."""
+        """``-EPERM`` unless the policy is, or can still become, the one that a device needs.
+
+        ``-EBUSY`` when it could, but the guest has numbers already that would not fit.
+        """
+        if self.policy is None and wanted == "identity" and len(self.viommu.pasids):
+            raise KernelError("EBUSY", f"{self.name} already has PASIDs of its own numbering: free them first")
         if self.policy not in (None, wanted):
             raise KernelError(
                 "EPERM",
@@ -110,6 +117,7 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             raise
         self._adopt_policy("translated")
         self.mdevs[name] = device
+        self.process.open_file(device)
         pasid = self.container.attach_aux(name, parent.rid)
         self.emit(
             Verb.ASSIGN, f"ADI {name} to {self.name}", after=f"{mode} wq{queue.index} of {parent.name}", pasid=pasid
@@ -128,6 +136,7 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         self._adopt_policy("identity")
         self.container.attach(name, device.rid)
         self.functions[name] = device.name
+        self.process.open_file(AssignedFunction(device, f"{self.path}.function[{name}]"))
         self.emit(Verb.ASSIGN, f"PF {name} to {self.name}", after="whole function, unmediated", rid=device.rid)
         registers, _ = self.host.platform.mmio.find(device.bar0)
         return self._plug(name, registers, device.bar2, 0, device.queue_count * at.PORTAL_STRIDE)
@@ -154,20 +163,16 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def kill(self) -> None:
-        """The process dies: the guest stops where it is, and the kernel closes the file descriptors (KVM, ADIs, VFIO).
+        """The process dies: the guest stops where it is, and the kernel closes its files: KVM, the devices, VFIO.
 
         The guest's devices were stopped by no one: closing them resets them, before the tables behind them change.
         """
         self.running = False
         event = self.emit(Verb.DESTROY, f"VM {self.name}")
         with self.timeline.because(event):
-            self.kvm.close()
-            for name in self.mdevs.keys():
-                self.mdevs.pop(name).close()
-            for device in self.functions.values():
-                self.host.accelerators[device].reset()
-            self.container.close()
-            self.host.exit(self.process)
+            files = self.process.files
+            last = [number for number, file in files.items() if file is self.container]
+            self.host.exit(self.process, [number for number in files.keys() if number not in last] + last)
             self._bury()
 
     def _bury(self) -> None:

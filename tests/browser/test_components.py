@@ -1,6 +1,4 @@
-"""The live views in a real JupyterLab in a real browser: they draw, follow, answer, survive a reload, and say what is
-wrong.
-"""
+"""The live views in a real JupyterLab and browser: they draw, follow, answer, survive a reload, say what is wrong."""
 
 from __future__ import annotations
 

@@ -31,7 +31,9 @@ def attributes(thing: object) -> Iterator[tuple[str, object]]:
 def parts(thing: object) -> list[tuple[object, object]]:
     """What an object is made of: named parts, in an order that does not depend on history."""
     if isinstance(thing, PhysicalMemory):
-        words = ((at << 12 | index << 3, word) for at, frame in thing._frames.items() for index, word in enumerate(frame))
+        words = (
+            (at << 12 | index << 3, word) for at, frame in thing._frames.items() for index, word in enumerate(frame)
+        )
         return [("size", thing.size), *sorted((address, word) for address, word in words if word)]
     if isinstance(thing, Table):
         return [("path", thing.path), *thing.items()]
@@ -65,7 +67,8 @@ def snapshot(root: object) -> list[object]:
     for thing, _ in rows:
         numbers[id(thing)] = len(numbers)
     return [
-        (type(thing).__name__, [(repr(name), _show(value, numbers)) for name, value in made_of]) for thing, made_of in rows
+        (type(thing).__name__, [(repr(name), _show(value, numbers)) for name, value in made_of])
+        for thing, made_of in rows
     ]
 
 

@@ -81,10 +81,16 @@ PROLOGUES = (
     prologue(mediated("vm1", "shared"), mediated("vm2", "shared")),
     prologue(mediated("vm1", "dedicated", "shared"), mediated("vm2", "shared", "dedicated")),
     prologue(
-        [Action("create", "vm1", (3, "identity")), Action("pf", "vm1", ("dsa1",)), Action("adi", "vm1", ("dsa0", "shared"))],
+        [
+            Action("create", "vm1", (3, "identity")),
+            Action("pf", "vm1", ("dsa1",)),
+            Action("adi", "vm1", ("dsa0", "shared")),
+        ],
         mediated("vm2", "shared", "shared"),
     ),
 )
 
-scripts = st.builds(lambda begin, rest: [*begin, *rest], st.sampled_from(PROLOGUES), st.lists(actions, min_size=5, max_size=25))
+scripts = st.builds(
+    lambda begin, rest: [*begin, *rest], st.sampled_from(PROLOGUES), st.lists(actions, min_size=5, max_size=25)
+)
 """Whole scripts: a prologue and what Hypothesis makes of it."""

@@ -59,9 +59,7 @@ class GraphView(View):
 
     @property
     def source(self) -> graphviz.Source:
-        """The figure as a ``graphviz.Source``: ``view.source.render("map", format="pdf")`` and all that package can
-        do.
-        """
+        """The figure as a ``graphviz.Source``, for instance for ``view.source.render("map", format="pdf")``."""
         return graphviz.Source(dot(self.figure) if self.figure else "digraph {}")
 
     def show(self, figure: Figure) -> None:

@@ -1,6 +1,4 @@
-"""LadderView: a ladder that lives. Rows are recognised by key, the present one is marked and kept in sight inside its
-own box.
-"""
+"""LadderView: a ladder that lives. Rows are known by key; the present one is kept in sight inside its own box."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""TableView: a table that lives. Rows are recognised by key; a cell whose text changes flashes, and stays underlined
-for the step.
-"""
+"""TableView: a table that lives. Rows are known by key; a changed cell flashes, and is underlined for the step."""
 
 from __future__ import annotations
 

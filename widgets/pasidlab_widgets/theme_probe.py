@@ -1,6 +1,4 @@
-"""ThemeProbe: tells Python whether the page is dark, and its colours. Needed by what is drawn on a canvas (Bokeh);
-the rest follows style sheets.
-"""
+"""ThemeProbe: tells Python the colours of the page, for what is drawn on a canvas and follows no style sheet."""
 
 from __future__ import annotations
 

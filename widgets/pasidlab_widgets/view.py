@@ -1,5 +1,4 @@
-"""What every live view has: a page side (one JavaScript file), state as plain data, typed messages, and errors that
-are seen.
+"""What every live view has: a page side, state as plain data, typed messages, and errors that are seen.
 
 The bridge is thin: a view *publishes* values by name; the page gets all of them when it appears and afterwards only
 what changed, entry by entry for mappings. So a click costs one small message a view, and a second view or a reloaded

@@ -117,7 +117,7 @@ class Accelerator(AcceleratorRegisters):
         action = self.agenda.enable(self, f"{wq} {ticket}", f"{self.path} wq{wq} executes {name} {who}")
         queue.put(data, action)
         facts = {"device": self.path, "wq": wq, "pasid": pasid, "opcode": name}
-        self.emit(Verb.SUBMIT, f"{self.path} wq{wq} {name}", None, None, **facts)
+        self.emit(Verb.ACCEPT, f"{self.path} wq{wq} {name}", None, None, **facts)
 
     # --- execution ----------------------------------------------------------------------------------------------
 

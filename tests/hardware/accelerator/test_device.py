@@ -112,7 +112,7 @@ def test_whose_address_space_the_dma_uses(bench, wq, fields, own, pasid, privile
         assert bench.enqueue(work)
     else:
         bench.post(work)
-    assert last(bench, Verb.SUBMIT).fact("pasid") == pasid
+    assert last(bench, Verb.ACCEPT).fact("pasid") == pasid
     bench.agenda.run_all()
     assert bench.memory.read(20 * 4096, 8) == b"8 bytes!"
     assert {(request.pasid, request.privileged) for request in bench.unit.requests} == {(pasid, privileged)}
@@ -139,7 +139,7 @@ def test_a_submission_is_told_as_a_tree(bench):
     bench.start(SHARED, pasid_en=1)
     cpu.write_msr(IA32_PASID, 1 << 31 | 5)
     assert cpu.enqcmd(mmio, 0x10_0000 + portal_offset(SHARED, limited=True) + 0x40, COPY.to_bytes())
-    assert last(bench, Verb.SUBMIT).cause == last(bench, Verb.ENQCMD).number
+    assert last(bench, Verb.ACCEPT).cause == last(bench, Verb.ENQCMD).number
     bench.agenda.run_all()
     execute = last(bench, Verb.EXECUTE)
     after = bench.time.events[execute.number + 1 :]

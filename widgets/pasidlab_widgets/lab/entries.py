@@ -1,4 +1,4 @@
-"""The pane of a device's PASID table: choose the device, see its table, click an entry to see its 512 bits."""
+"""The panes of PASID tables: one device's table above, and below the 512 bits of the entry that was clicked."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from pasidlab_widgets.table import TableView
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
 
-__all__ = ["TablePane"]
+__all__ = ["EntryPane", "TablePane"]
 
-_NO_ENTRY = Table("pasid-entry", "PASID entry", (Column("field", "field"),), (), EMPTY["entry"])
+_NO_ENTRY = Table("pasid-entry", EMPTY["entry-title"], (Column("field", "field"),), (), EMPTY["entry"])
+_NO_TABLE = Figure("pasid-table", EMPTY["no-table"], (Node("none", (EMPTY["no-table"],), columns=44),))
 
 
 class TablePane:
-    """One device's PASID table, with the entry that was picked last beside it."""
+    """One device's PASID table. ``picked`` is called with the device and the PASID of an entry that was clicked."""
 
     name = "table"
 
-    def __init__(self, height: str, guard: Callable[[Callable[[], None]], Callable[[], None]]) -> None:
+    def __init__(
+        self,
+        height: str,
+        guard: Callable[[Callable[[], None]], Callable[[], None]],
+        picked: Callable[[str, int], None],
+    ) -> None:
         self._machine: Machine | None = None
         self._rooms: dict[str, Room] = {}
         self._before: dict[str, Figure] = {}
-        self.entry: int | None = None
-        redraw = guard(self._redraw)
-        self.menu = Menu("table-device", redraw)
+        self._picked = picked
+        self.menu = Menu("table-device", guard(self._redraw))
         self.view = GraphView(height=height)
-        self.bits = TableView(_NO_ENTRY, height=height)
         self.view.on_pick(self.pick)
-        for view, name in ((self.view, "pl-wide"), (self.bits, "pl-bits")):
-            view.add_class(name)
-        body = w.HBox([self.view, self.bits])
-        body.add_class("pl-side-by-side")
-        self.widget: w.Widget = w.VBox([self.menu.widget, body])
+        self.widget: w.Widget = w.VBox([self.menu.widget, self.view])
 
     def draw(self, machine: Machine) -> None:
         """Show the present step."""
@@ -58,30 +58,46 @@ class TablePane:
         self._rooms.clear()
 
     def pick(self, key: str) -> None:
-        """A box of the table was picked: if it is an entry, show its bits."""
+        """A box of the table was picked: if it is an entry, its bits are shown."""
         kind, _, number = key.partition(":")
         if kind == "entry":
-            self.entry = int(number)
             self.view.selected = key
-            self._show_bits()
+            self._picked(self.menu.value, int(number))
 
     def _redraw(self) -> None:
         machine, device = self._machine, self.menu.value
         if machine is None:
             return
-        if not device:
-            self.view.show(Figure("pasid-table", EMPTY["no-table"], (Node("none", (EMPTY["no-table"],), columns=40),)))
-            self.bits.show(_NO_ENTRY)
-            return
-        figure = pasid_table(machine, device, self._rooms.setdefault(device, Room()))
-        self.view.show(mark_figure(self._before.get(device), figure))
-        self._before = {device: figure}
-        self._show_bits()
+        if device:
+            figure = pasid_table(machine, device, self._rooms.setdefault(device, Room()))
+            self.view.show(mark_figure(self._before.get(device), figure))
+            self._before = {device: figure}
+        else:
+            self.view.show(_NO_TABLE)
 
-    def _show_bits(self) -> None:
-        if self._machine is None or self.entry is None or not self.menu.value:
+
+class EntryPane:
+    """The fields of one PASID entry."""
+
+    name = "entry"
+
+    def __init__(self, height: str) -> None:
+        self.view = TableView(_NO_ENTRY, height=height)
+        self.widget: w.Widget = self.view
+        self._chosen: tuple[str, int] | None = None
+
+    def choose(self, device: str, pasid: int) -> None:
+        """The entry to show from now on."""
+        self._chosen = device, pasid
+
+    def draw(self, machine: Machine) -> None:
+        """Show the present step; mark the fields that changed."""
+        if self._chosen is None or self._chosen[0] not in machine.accelerators:
+            self.view.show(_NO_ENTRY)
             return
-        now = entry_table(self._machine, self.menu.value, self.entry)
-        before = self.bits.table
+        now, before = entry_table(machine, *self._chosen), self.view.table
         same = before is not None and before.title == now.title
-        self.bits.show(mark_table(before, now) if same else now)
+        self.view.show(mark_table(before, now) if same else now)
+
+    def forget(self) -> None:
+        """Nothing is reserved."""

@@ -14,7 +14,7 @@ import ipywidgets as w
 from pasidlab import KernelError, Machine
 from pasidlab.timeline import Timeline
 from pasidlab_widgets.errors import ErrorLog
-from pasidlab_widgets.lab.entries import TablePane
+from pasidlab_widgets.lab.entries import EntryPane, TablePane
 from pasidlab_widgets.lab.explain import refused
 from pasidlab_widgets.lab.message import Message, MessageBox, say
 from pasidlab_widgets.lab.occupancy import SpacePane
@@ -28,7 +28,7 @@ from pasidlab_widgets.lab.watch import Watch
 
 __all__ = ["Lab"]
 
-_ABOVE, _BELOW = "440px", "330px"
+_ABOVE, _BELOW = "clamp(320px, 34cqi, 440px)", "clamp(280px, 26cqi, 340px)"
 
 
 class Lab(w.VBox):
@@ -55,12 +55,14 @@ class Lab(w.VBox):
             ProcessPanel(self.act, refresh),
             MistakePanel(self.act, refresh),
         )
-        self._table = TablePane(_ABOVE, self._errors.guard)
+        self._entry = EntryPane(_BELOW)
+        self._table = TablePane(_ABOVE, self._errors.guard, self._pick_entry)
         self._stacks = (
             Stack([map_pane(_ABOVE), mapping_pane(_ABOVE), self._table], self._errors.guard),
             Stack(
                 [
                     FlowPane(_BELOW, self._travel_to),
+                    self._entry,
                     HoldersPane(_BELOW),
                     SpacePane(self._surface),
                     LinesPane(_BELOW, self._travel_to),
@@ -112,6 +114,11 @@ class Lab(w.VBox):
     def pick_entry(self, pasid: int) -> None:
         """Show the 512 bits of an entry of the PASID table, as a click on it does."""
         self._table.pick(f"entry:{pasid}")
+
+    def _pick_entry(self, device: str, pasid: int) -> None:
+        self._entry.choose(device, pasid)
+        self.show_picture("entry")
+        self._stacks[1].refresh(self.machine)
 
     def act(self, call: Callable[[Machine], Message]) -> None:
         """Make a call on the machine, say what came of it, and refresh once."""

@@ -59,13 +59,18 @@ def message_html(message: Message) -> str:
     >>> "<script>" in message_html(Message("refused", "<script>alert(1)</script>"))
     False
     """
-    lines = "".join(f"<code>{escape(line)}</code>" for line in message.lines)
+    lines = "".join(f"<code>{_breakable(line)}</code>" for line in message.lines)
     text = "".join(f"<p>{escape(sentence)}</p>" for sentence in message.sentences)
     return (
         f'<div class="pl-message k-{message.kind}" role="status" aria-live="polite">'
         f'<span class="pl-sign" aria-hidden="true">{_SIGNS[message.kind]}</span>'
         f"<div><strong>{escape(message.title)}</strong>{text}</div><div class=pl-ran>{lines}</div></div>"
     )
+
+
+def _breakable(line: str) -> str:
+    """Python that a narrow column may break before a dot and behind a parenthesis."""
+    return escape(line).replace("(", "(<wbr>").replace(".", "<wbr>.")
 
 
 class MessageBox:

@@ -117,7 +117,7 @@ class SpacePane:
     # --- plots --------------------------------------------------------------------------------------------------------
 
     def _sets(self) -> Figure:
-        plot = _plot("sets", Range1d(0, 1), Range1d(0.6 - _ROWS, 0.8))
+        plot = _plot("sets", Range1d(0, 1), Range1d(0.6 - _ROWS, 1.0))
         plot.hbar(y="y", right="share", height=0.28, color="colour", source=self._sources["sets"])
         plot.segment(x0=0, x1=1, y0="y", y1="y", color="#8c959f", line_alpha=0.5, source=self._sources["sets"])
         plot.text(x=0, y="y", text="label", y_offset=-9, text_font_size="12px", source=self._sources["sets"])

@@ -45,10 +45,10 @@ def _script_line(operation: Operation) -> str:
 
 
 def line_table(timeline: Timeline) -> Table:
-    """Every operation, those of an undone future included."""
+    """Every operation, newest first, those of an undone future included."""
     columns = (Column("line", "Python", mono=True), Column("answer", "answer"), Column("steps", "steps", mono=True))
-    rows = tuple(_row(operation, timeline.now) for operation in timeline.operations)
-    return Table("lines", "", columns, rows, empty=EMPTY["lines"])
+    rows = tuple(_row(operation, timeline.now) for operation in reversed(timeline.operations))
+    return Table("lines", EMPTY["lines-title"], columns, rows, empty=EMPTY["lines"])
 
 
 def _row(operation: Operation, now: int) -> Line:
@@ -60,7 +60,7 @@ def _row(operation: Operation, now: int) -> Line:
 
 
 class LinesPane:
-    """The list of lines, newest at the bottom; a picked one is the moment to travel to."""
+    """The list of lines, newest on top; a picked one is the moment to travel to."""
 
     name = "lines"
 

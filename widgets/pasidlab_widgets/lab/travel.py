@@ -73,7 +73,7 @@ class TravelBar:
     @staticmethod
     def _banner(now: int, last: int) -> str:
         if now >= last:
-            return ""
+            return f'<div class="pl-banner is-newest">{escape(BANNER["newest"])}</div>'
         past = escape(BANNER["past"].format(now=now, last=last))
         future = escape(BANNER["future"].format(count=last - now, s="" if last - now == 1 else "s"))
         return f'<div class="pl-banner" role="status"><strong>{past}</strong> {future}</div>'

@@ -35,14 +35,15 @@ PANES: Final = {
     "map": "Machine map",
     "mapping": "Guest → host",
     "table": "PASID table",
-    "flow": "Flow of the last operation",
+    "flow": "Flow of the operation",
+    "entry": "PASID entry",
     "holders": "Who holds what",
     "space": "20-bit space",
     "lines": "Python lines",
 }
 
 FIELDS: Final = {
-    "device-name": "Name",
+    "device-name": "Device",
     "vm-name": "Name",
     "quota": "Quota",
     "vm": "VM",
@@ -58,8 +59,8 @@ FIELDS: Final = {
 }
 
 BUTTONS: Final[dict[str, tuple[str, str]]] = {
-    "plug": ("Plug in accelerator", "Plug in a DSA-like accelerator with 2 shared and 4 dedicated work queues."),
-    "check": ("Check invariants", "Evaluate the twelve rules that must hold in every state."),
+    "plug": ("Plug in", "Plug in a DSA-like accelerator with 2 shared and 4 dedicated work queues."),
+    "check": ("Check", "Evaluate the twelve rules that must hold in every state."),
     "run-next": ("Run next", "Carry out the oldest piece of waiting work."),
     "run-all": ("Run all", "Carry out waiting work until none is left."),
     "create-vm": ("Create VM", "Start a hypervisor with KVM and VFIO, and boot a guest."),
@@ -103,7 +104,7 @@ TRAVEL: Final[dict[str, tuple[str, str]]] = {
 BANNER: Final = {
     "past": "You are in the past: step {now} of {last}.",
     "future": "Acting now starts a new future and drops the {count} later step{s}.",
-    "return": "Return to the newest step",
+    "newest": "You are at the newest step: what you do now is added to the history.",
     "step": "step {now} of {last}",
     "slider": "Time",
 }
@@ -121,6 +122,8 @@ EMPTY: Final = {
     "flow": "Nothing has happened yet.",
     "lines": "No line has run yet.",
     "no-table": "Plug in an accelerator to see its PASID table.",
+    "entry-title": "PASID entry",
+    "lines-title": "Every call, newest first",
     "work": "No work is waiting.",
     "waiting": "Waiting: {labels}",
     "choose": "nothing to choose",

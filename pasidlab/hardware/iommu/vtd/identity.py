@@ -38,11 +38,12 @@ class Revision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class VtdIdentity:
-    """What one unit can do. The default is a server's unit with everything that nested translation needs.
+    """What one unit can do. The default is a server's unit with everything that nested translation needs, and without
+    page requests, which are not modelled. (DT is set, but no device has a TLB: drivers leave DTE clear.)
 
     >>> host = VtdIdentity()
     >>> hex(host.cap()), hex(host.ecap())
-    ('0x81d2078c406f0406', '0x3ed98a4f00fdf')
+    ('0x81d2078c406f0406', '0x3e99884f00fdf')
     >>> VtdIdentity.from_registers(host.cap(), host.ecap()) == host
     True
     >>> guest = VtdIdentity.guest()
@@ -77,13 +78,13 @@ class VtdIdentity:
     iro: int = 0xF
     mhmv: int = 0xF
     nest: bool = True
-    prs: bool = True
+    prs: bool = False
     ers: bool = False
     srs: bool = True
     eafs: bool = False
     pss: int = 19
     pasid: bool = True
-    pds: bool = True
+    pds: bool = False
     smts: bool = True
     vcs: bool = False
     ssads: bool = True

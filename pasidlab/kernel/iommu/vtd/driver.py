@@ -80,10 +80,16 @@ class VtdDriver(Actor):
         if not ECAP_REG["SMTS"].get(self._extended):
             raise KernelError("ENODEV", "the IOMMU must support scalable mode for PASIDs")
         self._mmio.write(IOMMU_BASE + reg.RTADDR, RTADDR_REG.encode(TTM=_SCALABLE, RTA=self._root)[0])
-        for bit in (reg.GCMD_SRTP, reg.GCMD_QIE, reg.GCMD_TE):
-            enabled = self._mmio.read(IOMMU_BASE + reg.GSTS, 4) & ~reg.GCMD_SRTP
-            self._mmio.write(IOMMU_BASE + reg.GCMD, enabled | bit, 4)
+        self._command(reg.GCMD_QIE)
+        self._command(reg.GCMD_SRTP)
+        if not CAP_REG["ESRTPS"].get(self._capabilities):
+            self.queue.submit(*self.queue.everything())
+        self._command(reg.GCMD_TE)
         self.emit(Verb.BOOT, "VT-d in scalable mode", after=f"root table at {self._root:#x}")
+
+    def _command(self, bit: int) -> None:
+        enabled = self._mmio.read(IOMMU_BASE + reg.GSTS, 4) & ~reg.GCMD_SRTP
+        self._mmio.write(IOMMU_BASE + reg.GCMD, enabled | bit, 4)
 
     def _adopt_virtual_commands(self, platform: Platform) -> None:
         """In a guest whose unit offers it, PASIDs come from the hypervisor by virtual command."""

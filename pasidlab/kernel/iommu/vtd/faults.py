@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from pasidlab.hardware.iommu.vtd import register_file as reg
 from pasidlab.hardware.iommu.vtd.faults import FaultReason
-from pasidlab.hardware.layouts.vtd import CAP_REG
+from pasidlab.hardware.layouts.vtd import CAP_REG, FSTS_REG
 from pasidlab.hardware.layouts.vtd_queue import FRCD
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.kernel.platform import IOMMU_BASE
@@ -42,10 +42,12 @@ class FaultHandler(Actor, state=("_count",)):
 
     def service(self) -> None:
         """Handle the fault interrupt: log and clear every record."""
-        if not self._mmio.read(IOMMU_BASE + reg.FSTS, 4) & 3:
+        status = self._mmio.read(IOMMU_BASE + reg.FSTS, 4)
+        if not status & 3:
             return
-        for index in range(self._records):
-            at = self._base + index * FRCD.size
+        oldest = FSTS_REG["FRI"].get((status,))
+        for index in range(oldest, oldest + self._records):
+            at = self._base + index % self._records * FRCD.size
             words = (self._mmio.read(at), self._mmio.read(at + 8))
             if FRCD["F"].get(words):
                 self._mmio.write(at + 8, _F)

@@ -24,6 +24,8 @@ __all__ = ["InvalidationQueue"]
 
 _ENTRIES: Final = 256
 _ENTRY_SIZE: Final = 16
+_GLOBAL: Final = 1
+_ALL_PASIDS: Final = 3
 _DEVICE_SELECTIVE: Final = 3
 _PASID_SELECTIVE: Final = 1
 _ALL_PAGES_OF_PASID: Final = 2
@@ -42,6 +44,14 @@ class InvalidationQueue(Part, state=("_done", "_tail")):
         self._tail = 0
         self._done = 0
         self._mmio.write(IOMMU_BASE + reg.IQA, IQA_REG.encode(IQA=self._ring)[0])
+
+    def everything(self) -> tuple[tuple[int, ...], ...]:
+        """Descriptors: forget all; needed after a new root table unless the unit does so by itself (CAP.ESRTPS)."""
+        return (
+            QI_CONTEXT_CACHE.encode(TYPE=1, G=_GLOBAL),
+            QI_PASID_CACHE.encode(TYPE=7, G=_ALL_PASIDS),
+            QI_IOTLB.encode(TYPE=2, G=_GLOBAL, DR=1, DW=1),
+        )
 
     def context_cache(self, rid: int) -> tuple[int, ...]:
         """Descriptor: forget the context entry of one device (tagged with domain 0 while it was not present)."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.hardware.iommu.vtd.virtual_command import VCMD_ALLOC, VCMD_AT_E10, VCMD_FREE
+from pasidlab.hardware.pcie import PASID_LIMIT
 from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import Actor, Verb
 
@@ -33,7 +34,12 @@ class VirtualCommandAllocator(Actor):
         self._mmio = platform.mmio
 
     def alloc(self, minimum: int, maximum: int) -> int | None:
-        """A PASID from the host, or ``None`` (the kernel's -ENOSPC); the range is not checked against the answer."""
+        """A PASID from the host, or ``None`` (the kernel's -ENOSPC).
+
+        A range that the kernel could not use is refused here; within it the host's answer is taken as it is.
+        """
+        if minimum < 1 or maximum >= PASID_LIMIT:
+            return None
         status, pasid = self._command(VCMD_ALLOC, 0, "allocate a PASID")
         return pasid if status == INTERFACE.success else None
 
@@ -44,7 +50,13 @@ class VirtualCommandAllocator(Actor):
     def _command(self, command: int, operand: int, words: str) -> tuple[int, int]:
         event = self.emit(Verb.COMMAND, words, command=command, operand=operand)
         with self.timeline.because(event):
+            self._response()
             self._mmio.write(IOMMU_BASE + INTERFACE.vcmd, INTERFACE.request(command, operand))
-            while INTERFACE.response["IP"].get((response := self._mmio.read(IOMMU_BASE + INTERFACE.vcrsp),)):
-                continue
+            response = self._response()
         return INTERFACE.response["SC"].get((response,)), INTERFACE.response["PASID"].get((response,))
+
+    def _response(self) -> int:
+        """The response register, once no command is in progress any more."""
+        while INTERFACE.response["IP"].get((response := self._mmio.read(IOMMU_BASE + INTERFACE.vcrsp),)):
+            continue
+        return response
