@@ -90,14 +90,15 @@ def _landed(machine: Machine, frames: dict[str, set[int]], event: Event, later: 
     if owner is None:
         return
     reached = [name for name, own in frames.items() if hpa >> 12 in own]
-    if owner in frames or owner == HOST:
-        if reached != ([owner] if owner != HOST else []):
-            whose = ", ".join(reached) or HOST
-            yield f"DMA of {format_rid(rid)} with PASID {number} of {owner} reached {hpa:#x}, memory of {whose}"
+    gone = owner not in frames and owner != HOST
+    if not gone and reached != ([owner] if owner != HOST else []):
+        whose = ", ".join(reached) or HOST
+        yield f"DMA of {format_rid(rid)} with PASID {number} of {owner} reached {hpa:#x}, memory of {whose}"
 
 
 def _owner(machine: Machine, rid: int, pasid: int, later: list[Event]) -> str | None:
-    """Whose a PASID was when it was used; ``None`` for requests without PASID of a device that the host itself drives."""
+    """Whose a PASID was when it was used; ``None`` for requests without PASID of a device that the host itself drives.
+    """
     vmm = _vm_of(machine, rid, pasid)
     if vmm is not None:
         return vmm.name

@@ -241,7 +241,8 @@ class Idxd(Actor):
             self.drain_pasid(pasid)
 
     def open_to_all(self) -> WorkQueue:
-        """The queue that a process can write to without having opened one: a shared one, which takes its PASID from the CPU.
+        """The queue that a process can write to without having opened one: a shared one, which takes its PASID from the
+        CPU.
 
         A dedicated queue sends the PASID of the process that opened it, so its portal page is mapped to nobody else.
         Errors: ``-EACCES`` the device has dedicated queues only.

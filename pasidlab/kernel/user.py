@@ -4,9 +4,9 @@ Models the submission paths of user-space accelerator libraries and of the kerne
 bounded number of retries on a shared queue, MOVDIR64B on a dedicated one, and a completion record in the program's own
 memory.
 
-A queue's portal is mapped into the processes that have it open. Nothing else keeps a process from a device on which it is
-not bound: what it left in such a queue would still be there when its PASID belongs to somebody else. (A whole kernel can
-write to every portal of its machine; what protects others from that is the PASID.)
+A queue's portal is mapped into the processes that have it open. Nothing else keeps a process from a device on which it
+is not bound: what it left in such a queue would still be there when its PASID belongs to somebody else. (A whole kernel
+can write to every portal of its machine; what protects others from that is the PASID.)
 """
 
 from __future__ import annotations

@@ -192,7 +192,8 @@ class Timeline:
 
         A :class:`KernelError` ends the operation with a ``refuse`` event: what the modelled software did until then has
         happened (a register that says "no" says so), unless the operation is ``atomic``: then only the call and its
-        refusal remain. Any other exception is a mistake of ours or of the caller's: everything since the start is undone.
+        refusal remain. Any other exception is a mistake of ours or of the caller's: everything since the start is
+        undone.
         """
         self._refuse_observers()
         if self._open is not None:

@@ -70,7 +70,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
     # --- intercepted commands -----------------------------------------------------------------------------------------
 
     def _command(self, command: int, operand: int) -> int:
-        """What the guest's driver asks of its device: the silicon's rules, acting on this VM's share of the hardware."""
+        """What the guest's driver asks of its device: the silicon's rules, on this VM's share of the hardware."""
         if command in (Command.DRAIN_PASID, Command.ABORT_PASID) and self._host_pasid(operand) is None:
             return CommandError.PASID_INVAL
         return carry_out(self, command, operand)
@@ -161,7 +161,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
 
         On a shared queue KVM, which was told before, lets no new work in, and what waits is drained (a command takes no
         time here; a real handler is atomic and could not wait). On a dedicated queue the PASID is held as long as it is
-        programmed; FREE has the queue stopped later, from the workqueue.
+        programmed; FREE has the queue stopped later, by queued work.
         """
         told = self.emit(Verb.HANDLE, f"{event} of IOASID {payload.ioasid}", event=event.value, pasid=payload.ioasid)
         with self.timeline.because(told):

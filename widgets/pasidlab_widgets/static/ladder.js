@@ -26,7 +26,7 @@ export default {
     const size = (svg, width, height) => {
       svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
       svg.style.width = `${width}px`;
-      svg.style.minWidth = `${Math.round(width * 0.75)}px`;
+      svg.style.minWidth = `${Math.round(width * 0.7)}px`;
     };
     const drawRows = (state) => {
       for (const [key, row] of rows) if (!(key in state.rows)) { row.g.remove(); rows.delete(key); }

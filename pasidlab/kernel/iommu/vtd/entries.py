@@ -46,7 +46,8 @@ def first_level(root: int, *, snoop: bool) -> tuple[int, ...]:
 def second_level(domain: Domain, *, snoop: bool, supervisor: bool) -> tuple[int, ...]:
     """Translate guest-physical to host-physical: a default PASID, or a device's requests without PASID.
 
-    ``supervisor`` lets privileged requests pass (SRE): the addresses are guest-physical, so there is no user to protect.
+    ``supervisor`` lets privileged requests pass (SRE): the addresses are guest-physical, so there is no user to
+    protect.
     """
     return PASID_ENTRY.encode(
         P=1,
