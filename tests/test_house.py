@@ -1,4 +1,4 @@
-"""The house: imports point downwards, the model imports the standard library only, nothing in it has a clock or a thread."""
+"""The house: imports point downwards, the model needs the standard library only, and has no clock and no thread."""
 
 from __future__ import annotations
 

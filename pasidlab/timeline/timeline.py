@@ -201,6 +201,7 @@ class Timeline:
             return
         if self._now < len(self._events) or self.journal.undone:
             self._forget_future()
+        self._seal()
         first, position = len(self._events), self.journal.position
         self._open = line
         call = self.emit(USER, "user", Verb.CALL, line)
@@ -225,6 +226,11 @@ class Timeline:
             self._finish(line, first, refused)
         finally:
             self._open = None
+
+    def _seal(self) -> None:
+        """Changes that no event followed (somebody poked without an operation) belong to the last step."""
+        if self._events and self._now == len(self._events):
+            self._stops[-1] = self.journal.position
 
     def _finish(self, line: str, first: int, refused: str | None) -> None:
         self._stops[-1] = self.journal.position
@@ -265,8 +271,7 @@ class Timeline:
             raise RuntimeError(f"time travel must wait until the operation has ended: {self._open}")
         if not self.floor <= step <= self.last:
             raise ValueError(f"step must be between {self.floor} and {self.last}, not {step}")
-        if self._events and self._now == len(self._events):
-            self._stops[-1] = self.journal.position
+        self._seal()
         self.journal.seek(self._stops[step - 1] if step else 0)
         self._now = step
 

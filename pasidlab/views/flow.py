@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from pasidlab.timeline import Operation, Timeline
 
-__all__ = ["flow", "flow_of_operation"]
+__all__ = ["flow", "flow_of_operation", "lane_of"]
 
 _GUEST: Final = ("process", "kernel", "CPU")
 _HOST: Final = ("process", "CPU", "kernel", "VMM", "VFIO", "IOASID core", "IOMMU driver", "KVM", "VDCM")
@@ -49,7 +49,7 @@ def flow(events: Sequence[Event], title: str, present: int | None = None) -> Lad
     of: dict[int, str] = {}
     rows = []
     for event in events:
-        lane = _lane(event)
+        lane = lane_of(event)
         lanes[lane.key] = lane
         caller = of.get(event.cause) if event.cause is not None else None
         depth[event.number] = depth.get(event.cause, -1) + 1 if event.cause is not None else 0
@@ -76,11 +76,13 @@ def _row(event: Event, caller: str | None, lane: str, depth: int) -> Row:
     return Row(str(event.number), tail, head, sentence(event), "", depth, _KINDS.get(event.verb, "normal"))
 
 
-def _lane(event: Event) -> Lane:
+def lane_of(event: Event) -> Lane:
+    """The lane in which an event stands: one for each part of the host, of hardware, and of each guest."""
     label = LANES.get(event.actor, event.actor)
     if event.altitude not in (HOST, HARDWARE, USER) and label not in _GUEST:
         label = "kernel"
-    return Lane(f"{event.altitude}/{label}", label, "" if event.altitude == USER else event.altitude)
+    spoken = f"{event.altitude} {label}" if label in _GUEST and event.altitude != USER else label
+    return Lane(f"{event.altitude}/{label}", label, "" if event.altitude == USER else event.altitude, spoken)
 
 
 def _place(lane: Lane, seen: list[str]) -> tuple[int, int, int]:

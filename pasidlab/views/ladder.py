@@ -29,6 +29,12 @@ class Lane:
     key: str
     label: str
     group: str = ""
+    spoken: str = ""
+
+    @property
+    def name(self) -> str:
+        """What texts call the lane."""
+        return clean(self.spoken or self.label)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +116,7 @@ def ladder_text(ladder: Ladder) -> str:
     >  2  kernel -> KVM       ◆ notify: PASID 101 bound
        3  KVM                   sets entry 1
     """
-    labels = {lane.key: clean(lane.label) for lane in ladder.lanes}
+    labels = {lane.key: lane.name for lane in ladder.lanes}
     used = [labels[end] for row in ladder.rows for end in (row.tail, row.head) if end]
     wide = max(map(len, used), default=0)
     lines = [clean(ladder.title), *([clean(ladder.note)] if ladder.note else [])]

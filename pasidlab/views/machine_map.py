@@ -97,6 +97,8 @@ class _Map:
             self.nodes.append(Node(key, ("no device", "assign one"), "adi", frame, "off", word="none", columns=_BOX))
             for tail in groups:
                 self._bond(f"{tail}>0", tail, key, [])
+            for name in self.machine.accelerators.keys()[:1]:
+                self._add_wire(key, f"{name}:wq0", [], present=False)
         self._add_memory(f"{frame}:memory", (f"memory of {vm.name}", f"{vm.vmm.memory.size >> 20} MiB"), vm)
 
     def _add_processes(self, frame: str, processes: list[Process]) -> dict[str, list[Process]]:
@@ -114,14 +116,16 @@ class _Map:
             key, members = f"{frame}:process:{len(shown)}", processes[len(shown) :]
             pasids = [member.mm.pasid for member in members if member.mm.pasid is not None]
             head = f"+{folded} more" if shown else f"{folded} processes"
-            words = f"PASID {ranges(pasids)}" if pasids else "no PASID"
+            bound = f"PASID {ranges(pasids)}" if pasids else "no PASID"
             state = "live" if pasids else "idle"
-            self.nodes.append(Node(key, (head, words), "process", frame, state, word=_GLYPH_ONLY if pasids else "", columns=_BOX))
+            self.nodes.append(
+                Node(key, (head, bound), "process", frame, state, word=_GLYPH_ONLY if pasids else "", columns=_BOX)
+            )
             groups[key] = members
         if not processes:
             key = f"{frame}:process:0"
-            words = ("no process", "start one")
-            self.nodes.append(Node(key, words, "process", frame, "off", word="none", columns=_BOX))
+            nobody = ("no process", "start one")
+            self.nodes.append(Node(key, nobody, "process", frame, "off", word=_GLYPH_ONLY, columns=_BOX))
             groups[key] = []
         return groups
 
@@ -144,14 +148,16 @@ class _Map:
             users = [process for process in vm.kernel.processes.values() if driver.queue_of(process) is not None]
             self._add_wire(key, f"{mdev.parent.name}:wq{mdev.queue.index}", _backing(vm, users))
             return
-        used = {at: queue for at, queue in driver.queues.items() if len(queue.clients)}
-        for at in used or {0: None}:
-            users = [process for process in vm.kernel.processes.values() if driver.queue_of(process) is used.get(at)]
-            self._add_wire(key, f"{name}:wq{at}", _backing(vm, users) if used else [])
+        used = [queue for queue in driver.queues.values() if len(queue.clients)]
+        for queue in used:
+            users = [process for process in vm.kernel.processes.values() if driver.queue_of(process) is queue]
+            self._add_wire(key, f"{name}:wq{queue.index}", _backing(vm, users))
+        if not used:
+            self._add_wire(key, f"{name}:wq0", [])
 
-    def _add_wire(self, tail: str, head: str, pasids: list[int]) -> None:
+    def _add_wire(self, tail: str, head: str, pasids: list[int], *, present: bool = True) -> None:
         label, state = (f"PASID {ranges(pasids)}", "live") if pasids else ("", "idle")
-        self.edges.append(Edge(f"{tail}>{head}", tail, head, state=state, label=label, columns=_WIRE))
+        self.edges.append(Edge(f"{tail}>{head}", tail, head, state=state, label=label, present=present, columns=_WIRE))
 
     def _add_memory(self, key: str, lines: tuple[str, str], vm: VirtualMachine | None) -> None:
         if vm is not None:

@@ -125,7 +125,9 @@ class _Parts:
         now = {guest: host for guest, host in vm.pasids.items() if guest in guests}
         words = f"{ranges(now, 1)} → {ranges(now.values(), 1)}" if now else "not allocated"
         lines, state = (f"+{len(guests)} more", words), "live" if now else "off"
-        self.nodes.append(Node(f"{frame}:more", lines, "more", frame, state, word="live" if now else "free", columns=_GUEST, rows=2))
+        self.nodes.append(
+            Node(f"{frame}:more", lines, "more", frame, state, word="live" if now else "free", columns=_GUEST, rows=2)
+        )
 
     def add_hosts(self) -> None:
         """The host's side of every pair that is drawn."""
@@ -136,8 +138,12 @@ class _Parts:
 def _host(machine: Machine, host: int) -> Node:
     record = machine.kernel.ioasid.ids.get(host)
     if record is None:
-        return Node(f"host:{host}", (f"IOASID {host}", "in the pool", ""), "ioasid", "host", "off", True, "free", False, 26)
+        return Node(
+            f"host:{host}", (f"IOASID {host}", "in the pool", ""), "ioasid", "host", "off", True, "free", False, 26
+        )
     state = {"active": "live", "free-pending": "pending"}.get(str(record.state), "idle")
     holders = ", ".join(record.holders)
     lines = (f"IOASID {host}", f"{record.refs} reference{'s' if record.refs != 1 else ''} held by", holders)
-    return Node(f"host:{host}", lines, "ioasid", "host", state, word=str(record.state), columns=26, hint=record.owner.name)
+    return Node(
+        f"host:{host}", lines, "ioasid", "host", state, word=str(record.state), columns=26, hint=record.owner.name
+    )

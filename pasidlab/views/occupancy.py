@@ -36,7 +36,7 @@ class Cell(NamedTuple):
     column: int
     row: int
     owner: str
-    count: int
+    taken: int
     numbers: str
 
 

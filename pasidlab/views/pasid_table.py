@@ -78,7 +78,9 @@ class _Parts:
         for index in leaves[:8]:
             at = self.table.address(index << 6)
             where = f"at {at:#x}" if at is not None else "not present"
-            self.nodes.append(Node(f"leaf:{index}", (f"PASIDs {index << 6}-{(index << 6) + 63}", where), "table", columns=_TABLE))
+            self.nodes.append(
+                Node(f"leaf:{index}", (f"PASIDs {index << 6}-{(index << 6) + 63}", where), "table", columns=_TABLE)
+            )
             self.edges.append(Edge(f"directory>{index}", "directory", f"leaf:{index}", present=at is not None))
         if folded:
             self.nodes.append(Node("more", (f"+{folded} more", "entries"), "more", "entries", columns=_ENTRY))

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from pasidlab.views.figure import Cluster, Edge, Figure, Node
+from pasidlab.views.figure import Figure
 
 __all__ = ["Room"]
 

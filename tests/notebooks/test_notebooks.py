@@ -18,7 +18,8 @@ FIRST = FOLDER / "00_what_is_a_pasid.ipynb"
 
 def read(path: Path) -> nbformat.NotebookNode:
     """A lesson as it is stored."""
-    return nbformat.read(path, as_version=4)
+    book: nbformat.NotebookNode = nbformat.read(path, as_version=4)
+    return book
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)

@@ -44,8 +44,8 @@ class AnyCourse(RuleBasedStateMachine):
         """One action; made in the past, it drops the future."""
         done = sum(operation.last <= self.time.now for operation in self.time.operations)
         self.script = [*self.script[: done - 2], action]  # two operations are not ours: the boot, and plugging in
+        self.digests = {step: digest for step, digest in self.digests.items() if step <= self.time.now}
         perform(self.machine, action)
-        self.digests = {step: digest for step, digest in self.digests.items() if step < self.time.now}
         self.digests[self.time.now] = self.time.digest()
 
     @initialize(prologue=st.sampled_from(PROLOGUES))
@@ -132,8 +132,8 @@ def test_permuting_the_names_of_vms_permutes_the_result(script):
 def view_from_inside(machine, vm):
     """What a VM can know of the world, and what the host keeps for it: no number of a host PASID or host frame in it.
 
-    The guest's own events (verbs, subjects, all facts but places in time), its PASIDs, its share of quota, its KVM entries,
-    the holders of each of its PASIDs, and every byte of its processes' buffers.
+    The guest's own events (verbs, subjects, all facts but places in time), its PASIDs, its share of quota, its KVM
+    entries, the holders of each of its PASIDs, and every byte of its processes' buffers.
     """
     vmm = machine.vm(vm).vmm
     owned = vmm.container.set
@@ -157,7 +157,7 @@ def view_from_inside(machine, vm):
 def test_independent_vms_commute(prologue, work, random):
     """However the actions of two VMs are interleaved, each VM sees and keeps the same (`view_from_inside`).
 
-    Each action is run to rest: a copy waits for the device, and would otherwise do some of the neighbour's pending work.
+    Each action is run to rest: a copy waits for the device and would otherwise do some of the neighbour's pending work.
     """
     mine = [action for action in work if action.where == VMS[0]]
     yours = [action for action in work if action.where == VMS[1]]

@@ -38,7 +38,7 @@ class LadderView(View):
         self.ladder = ladder
         parts = drawing(ladder)
         words = {row.key: row for row in parts.rows}
-        labels = {lane.key: clean(lane.label) for lane in ladder.lanes}
+        labels = {lane.key: lane.name for lane in ladder.lanes}
         rows = {
             drawn.key: [drawn.y, drawn.height, _words(row, labels), drawn.svg]
             for drawn, row in zip(parts.rows, ladder.rows, strict=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pasidlab.handles import App, AssignedDevice, PhysicalFunction
     from pasidlab.machine import Machine
 
-__all__ = ["app_of", "apps", "bound", "devices", "device_of", "free_name", "openable", "places", "processes", "vms"]
+__all__ = ["app_of", "apps", "bound", "device_of", "devices", "free_name", "openable", "places", "processes", "vms"]
 
 Option = tuple[str, str]
 
@@ -40,7 +40,7 @@ def vms(machine: Machine) -> list[Option]:
 
 def places(machine: Machine) -> list[Option]:
     """Where a process can run."""
-    return [*vms(machine), ("the host", HOST)]
+    return [*vms(machine), ("host", HOST)]
 
 
 def apps(machine: Machine) -> list[App]:

@@ -17,6 +17,7 @@ from pasidlab_widgets.errors import ErrorLog
 from pasidlab_widgets.lab.entries import EntryPane, TablePane
 from pasidlab_widgets.lab.explain import refused
 from pasidlab_widgets.lab.message import Message, MessageBox, say
+from pasidlab_widgets.lab.moment import moment
 from pasidlab_widgets.lab.occupancy import SpacePane
 from pasidlab_widgets.lab.panels import MachinePanel, MistakePanel, Panel, ProcessPanel, VmPanel
 from pasidlab_widgets.lab.pictures import FlowPane, HoldersPane, Stack, map_pane, mapping_pane
@@ -70,6 +71,8 @@ class Lab(w.VBox):
                 self._errors.guard,
             ),
         )
+        for view in (self._travel.slider, *(pane.view for stack in self._stacks for pane in stack.panes)):
+            view.on_trouble(self._errors.add)
         super().__init__(self._arranged())
         for name in ("pasidlab", "pl-lab"):
             self.add_class(name)
@@ -143,6 +146,7 @@ class Lab(w.VBox):
     def travel(self, move: Callable[[Timeline], None]) -> None:
         """Make a move in time and refresh once."""
         self._errors.guard(move)(self.machine.timeline)
+        self._box.show(moment(self.machine.timeline))
         self.refresh()
 
     def refresh(self) -> None:

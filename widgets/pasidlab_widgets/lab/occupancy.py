@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 from bokeh.layouts import row
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Range1d
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Range1d, Title
 from bokeh.plotting import figure
 
 from pasidlab.timeline import HOST
@@ -117,17 +117,18 @@ class SpacePane:
     # --- plots --------------------------------------------------------------------------------------------------------
 
     def _sets(self) -> Figure:
-        plot = _plot("sets", Range1d(0, 1), Range1d(0.6 - _ROWS, 1.0))
+        plot = _plot("sets", Range1d(start=0, end=1), Range1d(start=0.6 - _ROWS, end=1.0))
         plot.hbar(y="y", right="share", height=0.28, color="colour", source=self._sources["sets"])
         plot.segment(x0=0, x1=1, y0="y", y1="y", color="#8c959f", line_alpha=0.5, source=self._sources["sets"])
-        plot.text(x=0, y="y", text="label", y_offset=-9, text_font_size="12px", source=self._sources["sets"])
+        written = plot.text(x=0, y="y", text="label", y_offset=-9, text_font_size="12px", source=self._sources["sets"])
+        self._labels = written.glyph
         plot.yaxis.visible = plot.ygrid.visible = False
         plot.xaxis.ticker = FixedTicker(ticks=[0, 0.5, 1])
         plot.xaxis.major_label_overrides = {0: "0", 0.5: "50 %", 1: "100 %"}
         return plot
 
     def _first(self) -> Figure:
-        plot = _plot("first", Range1d(-0.6, _FIRST - 0.4), Range1d(0.4 - _FIRST, 0.6))
+        plot = _plot("first", Range1d(start=-0.6, end=_FIRST - 0.4), Range1d(start=0.4 - _FIRST, end=0.6))
         source = self._sources["first"]
         squares = plot.rect(x="x", y="y", width=0.92, height=0.92, color="colour", source=source)
         plot.text(
@@ -139,7 +140,7 @@ class SpacePane:
         return plot
 
     def _space(self) -> Figure:
-        plot = _plot("space", Range1d(-3, SIDE + 2), Range1d(-SIDE - 2, 3))
+        plot = _plot("space", Range1d(start=-3, end=SIDE + 2), Range1d(start=-SIDE - 2, end=3))
         dots = plot.scatter(
             x="x", y="y", size=8, marker="square", color="colour", line_color="#1b1f24", source=self._sources["space"]
         )
@@ -153,16 +154,14 @@ class SpacePane:
         with self.view.batch():
             for plot in self._plots:
                 plot.background_fill_color = plot.border_fill_color = paper
-                plot.title.text_color = plot.outline_line_color = ink
+                _title(plot).text_color = ink
                 plot.outline_line_color = grid
                 for axis in plot.axis:
                     axis.major_label_text_color = axis.axis_label_text_color = ink
                     axis.axis_line_color = axis.major_tick_line_color = grid
                 for lines in plot.grid:
                     lines.grid_line_color = grid
-            for renderer in self._plots[0].renderers:
-                if hasattr(renderer.glyph, "text_color"):
-                    renderer.glyph.text_color = ink
+            self._labels.text_color = ink
 
 
 def _plot(name: str, x_range: Range1d, y_range: Range1d) -> Figure:
@@ -173,10 +172,16 @@ def _plot(name: str, x_range: Range1d, y_range: Range1d) -> Figure:
 
 
 def _calm(plot: Figure) -> None:
-    plot.title.text_font_size = "12px"
+    _title(plot).text_font_size = "12px"
     plot.axis.minor_tick_line_color = None
     plot.axis.major_label_text_font_size = "11px"
     plot.grid.grid_line_alpha = 0.5
+
+
+def _title(plot: Figure) -> Title:
+    title = plot.title
+    assert isinstance(title, Title)
+    return title
 
 
 def _square_axes(plot: Figure, side: int, step: int) -> None:

@@ -29,11 +29,22 @@ if TYPE_CHECKING:
 __all__ = ["FlowPane", "GraphPane", "HoldersPane", "Pane", "Stack", "map_pane", "mapping_pane"]
 
 
+class Troubled(Protocol):
+    """A view that can say what went wrong."""
+
+    def on_trouble(self, callback: Callable[[BaseException], None]) -> None:
+        """Give errors to ``callback``."""
+
+
 class Pane(Protocol):
     """One picture. ``name`` is a key of the catalogue's panes."""
 
     name: str
     widget: w.Widget
+
+    @property
+    def view(self) -> Troubled:
+        """The live view, which reports what goes wrong in the page."""
 
     def draw(self, machine: Machine) -> None:
         """Show the present step."""

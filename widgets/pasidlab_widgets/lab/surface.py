@@ -21,7 +21,9 @@ class Surface(ThemeProbe):
     False
     """
 
-    _esm = (_HERE.parent / "static" / "theme.js").read_text(encoding="utf-8").replace(
-        "render() {}", (_HERE / "surface.js").read_text(encoding="utf-8").strip()
+    _esm = (
+        (_HERE.parent / "static" / "theme.js")
+        .read_text(encoding="utf-8")
+        .replace("render() {}", (_HERE / "surface.js").read_text(encoding="utf-8").strip())
     )
     _css = page_style() + (_HERE / "lab.css").read_text(encoding="utf-8")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 
+from pasidlab_widgets.lab.slider import Slider
 from pasidlab_widgets.lab.words import BANNER, TRAVEL, WHY
 
 if TYPE_CHECKING:
@@ -31,15 +32,10 @@ class TravelBar:
 
     def __init__(self, go: Callable[[Callable[[Timeline], None]], None]) -> None:
         self._go = go
-        self._showing = False
         self._playing: asyncio.Task[None] | None = None
         self._now = self._last = 0
         self.buttons = {name: self._button(name) for name in (*_BACK, "play", *_FORWARD)}
-        self.slider = w.IntSlider(
-            min=0, max=0, readout=False, description=BANNER["slider"], layout=w.Layout(flex="1 1 auto", min_width="80px")
-        )
-        self.slider.style.description_width = "initial"
-        self.slider.observe(self._slid, "value")
+        self.slider = Slider(self._slid)
         self.step = w.HTML()
         self.step.add_class("pl-step")
         self.banner = w.HTML()
@@ -54,15 +50,7 @@ class TravelBar:
         """Show where the present is."""
         now, last, floor = timeline.now, timeline.last, timeline.floor
         self._now, self._last = now, last
-        self._showing = True
-        try:
-            with self.slider.hold_sync():
-                self.slider.max = max(self.slider.max, last)
-                self.slider.min = floor
-                self.slider.value = now
-                self.slider.max = last
-        finally:
-            self._showing = False
+        self.slider.show(floor, now, last)
         self.step.value = escape(BANNER["step"].format(now=now, last=last))
         for names, rest, why in ((_BACK, now <= floor, "oldest"), (_FORWARD, now >= last, "newest")):
             for name in names:
@@ -88,10 +76,9 @@ class TravelBar:
         self.stop()
         self._go(_MOVES[name])
 
-    def _slid(self, change: dict[str, int]) -> None:
-        if not self._showing:
-            self.stop()
-            self._go(lambda timeline: timeline.go(change["new"]))
+    def _slid(self, step: int) -> None:
+        self.stop()
+        self._go(lambda timeline: timeline.go(step))
 
     def play(self) -> None:
         """Step forward until the newest step, one step at a time; a second press stops. Needs a running event loop."""

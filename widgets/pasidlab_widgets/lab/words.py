@@ -126,7 +126,7 @@ EMPTY: Final = {
     "lines-title": "Every call, newest first",
     "work": "No work is waiting.",
     "waiting": "Waiting: {labels}",
-    "choose": "nothing to choose",
+    "choose": "none yet",
 }
 
 MESSAGES: Final[dict[str, tuple[str, str]]] = {
@@ -136,7 +136,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     ),
     "adopted": ("This is your machine", "What you do here and what your cells do is one history."),
     "plug": ("{device} is plugged in", "The host drives it: {queues} work queues, requester ID {rid}."),
-    "create-vm": ("{vm} is running", "Its hypervisor owns an ioasid_set of {quota} PASIDs. Next: assign a device to it."),
+    "create-vm": (
+        "{vm} is running",
+        "Its hypervisor owns an ioasid_set of {quota} PASIDs. Next: assign a device to it.",
+    ),
     "assign-adi": (
         "{device} belongs to {vm}",
         "A {queue} queue of {parent}, mediated by the host. Its default PASID {pasid} reaches the memory of {vm}.",
@@ -168,16 +171,24 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "The completion record says {status} at address {address}. The IOMMU blocked the request.",
     ),
     "copy-lost": ("The copy never finished", "No completion record was written: the descriptor was dropped."),
-    "submit": ("The descriptor is in the queue", "Nothing has moved yet. Run the waiting work to let the device do it."),
+    "submit": (
+        "The descriptor is in the queue",
+        "Nothing has moved yet. Run the waiting work to let the device do it.",
+    ),
     "kill": ("{process} has ended", "Everything that it was bound to is unbound."),
     "run": ("Carried out", "{count} piece{s} of waiting work, {left} left."),
-    "check-ok": ("All {count} invariants hold", "{count_ids} out; every reference has a named holder (see 'Who holds what')."),
+    "check-ok": (
+        "All {count} invariants hold",
+        "{count_ids} out; every reference has a named holder (see 'Who holds what').",
+    ),
     "check-broken": ("{count} invariant{s} broken", "{where}"),
-    "refused": ("Refused: -{name}", "{reason}."),
+    "refused": ("Refused: -{name}", "The answer: {reason}."),
     "fault": ("DMA fault {code}: {label}", "{meaning}. The IOMMU recorded it: {record}"),
     "no-fault": ("The request went through", "It was answered by address {address}."),
     "future": ("", "{count} later step{s} dropped: this is a new future."),
     "not-refused": ("This was not refused", "The call returned {answer}."),
+    "travel": ("Step {now} of {last}", "{who}: {what}."),
+    "start": ("Step {now} of {last}", "The machine has just booted."),
     "cell": ("Your cell changed the machine", "The pictures show its last operation."),
 }
 
@@ -265,7 +276,12 @@ MISTAKES: Final[dict[str, tuple[str, str, str, str]]] = {
         "The PASID is right, but the page table of the process ends on the way. The device may only go where the "
         "process may.",
     ),
-    "name-empty": ("A VM without a name", "Create a VM whose name is empty.", "", "A name is how everybody finds a VM."),
+    "name-empty": (
+        "A VM without a name",
+        "Create a VM whose name is empty.",
+        "",
+        "A name is how everybody finds a VM.",
+    ),
     "name-taken": (
         "A VM name that is taken",
         "Create a second VM named {vm}.",

@@ -208,15 +208,16 @@ class Stage {
     for (const item of this.items.values()) {
       if (item.absent || (item.kind !== "node" && item.kind !== "frame")) continue;
       const box = item.g.querySelector(item.kind === "node" ? "rect.box" : "rect");
-      const y = item.kind === "node" ? numbers(this.place(item.g))[1] : +box.getAttribute("y");
-      low = Math.max(low, y + +box.getAttribute("height"));
+      const y = item.kind === "node" ? numbers(this.ending(item.g, "transform"))[1] : +this.ending(box, "y");
+      low = Math.max(low, y + +this.ending(box, "height"));
     }
     this.svg.setAttribute("viewBox", `${-margin} ${-margin} ${this.width} ${Math.min(this.full, (low || 24) + 2 * margin)}`);
   }
 
-  place(g) {
-    const motion = this.motions.find(([element, name]) => element === g && name === "transform");
-    return motion ? motion[3] : g.getAttribute("transform");
+  // What an attribute will be when everything has come to rest.
+  ending(g, attribute) {
+    const motion = this.motions.find(([element, name]) => element === g && name === attribute);
+    return motion ? motion[3] : g.getAttribute(attribute);
   }
 
   select(key) {
