@@ -1,4 +1,4 @@
-"""Every lesson: stored without output, made as a lesson must be, and running from top to bottom; its checks can be met."""
+"""Every lesson: stored without output, made as a lesson must be, running from top to bottom; its checks can be met."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad input in the lab: each gets the errno or the fault that the modelled world gives, in words, and changes nothing."""
+"""Bad input in the lab: each gets the errno or fault that the modelled world gives, in words, and changes nothing."""
 
 from __future__ import annotations
 

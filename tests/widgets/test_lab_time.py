@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from pasidlab import Machine
+from pasidlab.views.flow import flow_of_operation
 from pasidlab_widgets import Lab
 from tests.widgets.driver import entry, shown
 

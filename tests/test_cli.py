@@ -1,0 +1,70 @@
+"""The command line: what it prints, and what its exit status says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from pasidlab import Machine, cli, stories
+from pasidlab.stories import STORIES, Story
+
+
+def test_run_prints_the_ladder_and_ends_with_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    """`pasidlab run two-vms` prints captions and the ladder of events, and says that the story held."""
+    assert cli.main(["run", "two-vms"]) == 0
+    printed = capsys.readouterr().out
+    assert "Two VMs, one guest PASID, one shared queue" in printed
+    assert "notify: BIND of IOASID 3" in printed
+    assert "every invariant true" in printed
+
+
+def test_quiet_prints_captions_only(capsys: pytest.CaptureFixture[str]) -> None:
+    """`-q` leaves the ladders out."""
+    assert cli.main(["run", "-q", "two-vms"]) == 0
+    assert "notify" not in capsys.readouterr().out
+
+
+def test_a_broken_invariant_makes_the_exit_status_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A story whose world is not in order exits with 1 and names the rule."""
+
+    def tell(m: Machine) -> Iterator[str]:
+        yield "somebody loses count"
+        m.kernel.ioasid.available -= 1
+
+    monkeypatch.setitem(stories.STORIES, "broken", Story("broken", "Broken", (), tell))
+    assert cli.main(["run", "broken"]) == 1
+    assert "invariant 5" in capsys.readouterr().err
+
+
+def test_an_unknown_story_is_refused_with_the_names_of_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit status 2, and what could have been meant."""
+    assert cli.main(["run", "no-such-story"]) == 2
+    message = capsys.readouterr().err
+    assert all(name in message for name in STORIES)
+
+
+def test_no_command_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit status 2 and the list of commands."""
+    assert cli.main([]) == 2
+    assert "stories" in capsys.readouterr().out
+
+
+def test_the_list_of_stories_names_the_points_of_the_talk(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every story with its name, its title and its points."""
+    assert cli.main(["stories"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed and story.title in printed for name, story in STORIES.items())
+
+
+def test_the_package_runs_as_a_module() -> None:
+    """`python -m pasidlab` is the same command."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pasidlab", "run", "-q", "native"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert done.stderr == ""
