@@ -21,7 +21,7 @@ missing = printf '\n*** MISSING: $(1). Tests that need it will FAIL. Install it:
     'apt-get install $(2)' 'brew install $(2)' >&2
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test check format bench binder-rehearsal clean
+.PHONY: help lab test check format bench pictures binder-rehearsal clean
 
 help:
 	@echo 'make lab               open the lessons in JupyterLab'
@@ -29,6 +29,7 @@ help:
 	@echo 'make check             formatting, lint, strict types; changes nothing'
 	@echo 'make format            format the code, repair what the linter can repair'
 	@echo 'make bench             print the measured speeds beside their targets'
+	@echo 'make pictures          draw the pictures of README and docs from the model'
 	@echo 'make binder-rehearsal  build what Binder would build, without a container engine'
 	@echo 'make clean             remove the virtual environment and all caches'
 
@@ -52,6 +53,9 @@ format: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	$(PY) -m tests.benchmarks $(ARGS)
+
+pictures: $(VENV)/dev.stamp
+	$(PY) docs/pictures/draw.py
 
 binder-rehearsal: $(VENV)/dev.stamp
 	$(PY) -m tests.binder.rehearse $(ARGS)

@@ -27,7 +27,7 @@ def bound_lab() -> Lab:
     return lab
 
 
-def told(lab: Lab, name: str) -> dict[str, str]:
+def told(lab: Lab, name: str) -> dict[str, object]:
     """A mapping of the lab's state: ``"resting"``, ``"chosen"``, ``"menus"``."""
     found = lab.state()[name]
     assert isinstance(found, dict)

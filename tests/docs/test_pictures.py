@@ -1,0 +1,44 @@
+"""The committed pictures say what the model says now."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from html import unescape
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from pasidlab.views import svg
+
+PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
+
+
+def _drawing() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("draw", PICTURES / "draw.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _words(picture: str) -> list[str]:
+    return [unescape(text) for text in re.findall(r"<text[^>]*>([^<]+)</text>", picture)]
+
+
+@pytest.mark.parametrize("name", ["two-vms.svg", "guest-to-host.svg"])
+def test_a_picture_says_what_the_model_says(name: str) -> None:
+    """The words in the file are those of a fresh drawing (places may differ with the version of Graphviz)."""
+    fresh = svg(_drawing().figures()[name])
+    assert _words((PICTURES / name).read_text()) == _words(fresh)
+    assert "PASID 1" in _words(fresh)
+
+
+def test_every_picture_that_a_page_shows_exists() -> None:
+    """No broken image in README or docs."""
+    root = PICTURES.parents[1]
+    for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        for target in re.findall(r"!\[[^\]]*\]\((?!http)([^)]+)\)", page.read_text()):
+            assert (page.parent / target).is_file(), f"{page.name} shows {target}"
