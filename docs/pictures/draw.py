@@ -1,6 +1,7 @@
 """Draw the pictures of README and docs from the model itself: `make pictures`.
 
-They are committed, because the pages that show them run nothing; a test compares what they say with what the model says now.
+They are committed, because the pages that show them run nothing; a test compares what they say with what the model
+says now.
 """
 
 from __future__ import annotations

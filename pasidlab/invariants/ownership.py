@@ -152,13 +152,27 @@ def _native_queues(machine: Machine, name: str) -> Iterator[str]:
 
 
 def no_orphans(machine: Machine) -> Iterator[str]:
-    """10: every present entry belongs to a PASID that is out."""
+    """10: every present entry belongs to a PASID that is out, and so does every descriptor that waits in a queue."""
+    yield from _stale_descriptors(machine)
     for entry in entries(machine):
         if entry.pasid == PASID_RID2PASID:
             if entry.field("PGTT") != PGTT.PASS_THROUGH and _assigned_to(machine, entry.rid) is None:
                 yield f"{entry} still translates for a VM that is gone"
         elif entry.pasid not in machine.kernel.ioasid.ids:
             yield f"{entry} is present, but the PASID is not allocated"
+
+
+def _stale_descriptors(machine: Machine) -> Iterator[str]:
+    """Work that outlives its PASID would run in the address space of whoever gets the number next.
+
+    A function that is a VM's own as a whole may hold what it likes: only that VM's entries answer it.
+    """
+    for device in machine.accelerators.values():
+        for wq in range(device.num_wqs) if _assigned_to(machine, device.rid) is None else ():
+            for work in device.waiting(wq):
+                pasid = device.wq_pasid(wq) if device.wq_field(wq, "mode") else work.pasid
+                if pasid is not None and pasid not in machine.kernel.ioasid.ids:
+                    yield f"{device.path} wq{wq} holds a descriptor for PASID {pasid}, which is not allocated"
 
 
 def page_tables(machine: Machine) -> Iterator[str]:

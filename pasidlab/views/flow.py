@@ -61,7 +61,7 @@ def flow(events: Sequence[Event], title: str, present: int | None = None) -> Lad
 
 
 def flow_of_operation(timeline: Timeline, operation: Operation | None = None) -> Ladder:
-    """The ladder of one operation (default: the one at the present step); events after the present step are the future."""
+    """The ladder of one operation (default: the one at the present step); what comes after the step is the future."""
     operation = operation or timeline.operation_now
     if operation is None:
         return Ladder("flow", "Nothing has happened yet", (), ())

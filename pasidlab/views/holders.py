@@ -1,4 +1,4 @@
-"""Projection: who holds what. Every IOASID that is out, with owner, state, guest number and the names of its holders."""
+"""Projection: who holds what. Every IOASID that is out, with owner, state, guest number and its holders' names."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ _Part = TypeVar("_Part", bound=_Keyed)
 class Room:
     """The memory of one picture.
 
+    >>> from pasidlab.views.figure import Node
     >>> room = Room()
     >>> both = Figure("f", "F", (Node("a", ("A",)), Node("b", ("B",))))
     >>> [node.present for node in room.fit(both).nodes]

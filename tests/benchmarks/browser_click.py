@@ -37,8 +37,10 @@ CLICK = """(selector) => new Promise((done) => {
   const watch = new MutationObserver((changes) => {
     if (changes.some((c) => c.attributeName === 'data-revision' || c.target.closest?.('.pl-step, .pl-message-box'))) seen();
     clearTimeout(timer);
-    timer = setTimeout(() => { watch.disconnect(); done(last - start); }, 250);
+    timer = setTimeout(over, 250);
   });
+  const over = () => { watch.disconnect(); done(last - start); };
+  timer = setTimeout(over, 2000);
   watch.observe(lab, { subtree: true, childList: true, attributes: true, attributeFilter: ['data-revision'] });
   lab.querySelector(selector).click();
 })"""

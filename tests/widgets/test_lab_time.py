@@ -18,17 +18,20 @@ def test_the_bar_travels_by_step_and_by_operation(two_vms: Lab) -> None:
     end = time.now
     for name, expected in (("back", end - 1), ("back-over", time.operations[-1].first), ("start", time.floor)):
         revision = two_vms.revision
-        bar.buttons[name].click()
+        bar.receive({"type": "move", "name": name}, [])
         assert time.now == expected
         assert two_vms.revision == revision + 1
-    assert bar.buttons["back"].disabled
-    assert not bar.buttons["end"].disabled
-    bar.slider.receive({"type": "go", "step": end - 2}, [])
+    assert bar.state["resting"] == dict.fromkeys(("start", "back-over", "back"), "This is the first step.")
+    bar.receive({"type": "go", "step": end - 2}, [])
     assert time.now == end - 2
-    assert f"step {end - 2} of {end}" in bar.banner.value
-    bar.buttons["end"].click()
+    assert bar.state["banner"] == (
+        "is-past",
+        f"You are in the past: step {end - 2} of {end}.",
+        "Acting now starts a new future and drops the 2 later steps.",
+    )
+    bar.move("end")
     assert time.now == end
-    assert bar.buttons["forward"].disabled
+    assert bar.state["resting"] == dict.fromkeys(("play", "forward", "forward-over", "end"), "This is the newest step.")
 
 
 def test_pictures_follow_in_time(two_vms: Lab) -> None:
@@ -36,7 +39,7 @@ def test_pictures_follow_in_time(two_vms: Lab) -> None:
     two_vms.show_picture("mapping")
     view = shown(two_vms, 0)
     drawing = view.state["drawing"]
-    two_vms._travel.buttons["back-over"].click()
+    two_vms._travel.move("back-over")
     assert str(entry(view, "states", "kvm:1:1")).startswith("s-off")
     assert str(entry(view, "states", "kvm:0:1")).startswith("s-live")
     assert view.state["drawing"] == drawing
@@ -46,7 +49,7 @@ def test_acting_in_the_past_starts_a_new_future(two_vms: Lab) -> None:
     """The later steps are dropped, and the message says how many."""
     time = two_vms.machine.timeline
     time_was = time.last
-    two_vms._travel.buttons["back-over"].click()
+    two_vms._travel.move("back-over")
     dropped = time_was - time.now
     two_vms.press("create-vm")
     assert two_vms.message.sentences[-1] == f"{dropped} later steps dropped: this is a new future."
@@ -57,7 +60,7 @@ def test_acting_in_the_past_starts_a_new_future(two_vms: Lab) -> None:
 def test_play_goes_to_the_newest_step(two_vms: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """One refresh a step."""
     monkeypatch.setattr("pasidlab_widgets.lab.travel._PACE", 0)
-    two_vms._travel.buttons["back-over"].click()
+    two_vms._travel.move("back-over")
     time, revision = two_vms.machine.timeline, two_vms.revision
     steps = time.last - time.now
 

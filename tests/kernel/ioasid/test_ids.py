@@ -208,7 +208,7 @@ def test_private_data_is_attached_once(bench):
     assert bench.core.find(number).private is thing
 
 
-# --- everything at once, beside a naive twin --------------------------------------------------------------------------
+# --- everything at once, beside a naive twin ------------------------------------------------------------------------
 
 
 class TwinOfIds(RuleBasedStateMachine):

@@ -71,7 +71,7 @@ class Lab(w.VBox):
                 self._errors.guard,
             ),
         )
-        for view in (self._travel.slider, *(pane.view for stack in self._stacks for pane in stack.panes)):
+        for view in (self._travel, *(pane.view for stack in self._stacks for pane in stack.panes)):
             view.on_trouble(self._errors.add)
         super().__init__(self._arranged())
         for name in ("pasidlab", "pl-lab"):
@@ -190,7 +190,7 @@ class Lab(w.VBox):
 
     def _refresh(self) -> None:
         self._refresh_controls()
-        self._travel.refresh(self.machine.timeline)
+        self._travel.show(self.machine.timeline)
         for stack in self._stacks:
             stack.refresh(self.machine)
 
@@ -220,7 +220,7 @@ class Lab(w.VBox):
         pictures.add_class("pl-pictures")
         body = w.Box([controls, pictures])
         body.add_class("pl-body")
-        return [self._surface, self._travel.widget, self._box.widget, self._errors.widget, body]
+        return [self._surface, self._travel, self._box.widget, self._errors.widget, body]
 
     def _repr_mimebundle_(self, **more: object) -> dict[str, object]:
         bundle: dict[str, object] = super()._repr_mimebundle_(**more)

@@ -7,12 +7,13 @@ now, and says what it needs. Nothing is prepared behind anybody's back: the only
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pasidlab.errors import KernelError
 from pasidlab.handles import PhysicalFunction
 from pasidlab.hardware.pcie import PASID_LIMIT
-from pasidlab_widgets.lab.choices import app_of, apps, bound, device_of, openable
+from pasidlab_widgets.lab.choices import apps, bound, device_of, openable
 from pasidlab_widgets.lab.explain import fault_since, refused
 from pasidlab_widgets.lab.message import Message, say
 from pasidlab_widgets.lab.words import MISTAKES
@@ -97,24 +98,25 @@ def _quota_vm(machine: Machine) -> Stage | None:
     for app, name in _unbound(machine):
         vm = machine.vmms.get(app.altitude)
         if vm is not None and vm.container.set.count >= vm.container.set.quota:
-            return Stage({}, lambda: app.bind(device_of(machine, app, name)))
+            return Stage({}, partial(app.bind, device_of(machine, app, name)))
     return None
 
 
 def _quota_system(machine: Machine) -> Stage:
-    return Stage({}, lambda: machine.create_vm("greedy", quota=PASID_LIMIT))
+    return Stage({}, partial(machine.create_vm, "greedy", quota=PASID_LIMIT))
 
 
 def _unknown(machine: Machine) -> Stage | None:
     pasid = _unused(machine)
     for device, app in _actors(machine):
-        return Stage({"pasid": pasid}, lambda: machine.vm(app.altitude).bind_raw(device, pasid, app))
+        return Stage({"pasid": pasid}, partial(machine.vm(app.altitude).bind_raw, device, pasid, app))
     return None
 
 
 def _unknown_free(machine: Machine) -> Stage | None:
+    pasid = _unused(machine)
     for vm in machine.vms:
-        return Stage({"pasid": _unused(machine)}, lambda: vm.free_pasid(_unused(machine)))
+        return Stage({"pasid": pasid}, partial(vm.free_pasid, pasid))
     return None
 
 
@@ -130,19 +132,19 @@ def _foreign(machine: Machine) -> Stage | None:
             if other.name != app.altitude and other.pasids:
                 pasid = next(iter(other.pasids.values()))
                 facts: dict[str, object] = {"vm": app.altitude, "other": other.name, "pasid": pasid}
-                return Stage(facts, lambda: machine.vm(app.altitude).bind_raw(device, pasid, app))
+                return Stage(facts, partial(machine.vm(app.altitude).bind_raw, device, pasid, app))
     return None
 
 
 def _double_bind(machine: Machine) -> Stage | None:
     for app, name in _bound(machine):
-        return Stage({"process": app.name, "device": name}, lambda: app.bind(device_of(machine, app, name)))
+        return Stage({"process": app.name, "device": name}, partial(app.bind, device_of(machine, app, name)))
     return None
 
 
 def _unbind(machine: Machine) -> Stage | None:
     for app, name in _unbound(machine):
-        return Stage({"process": app.name, "device": name}, lambda: app.unbind(device_of(machine, app, name)))
+        return Stage({"process": app.name, "device": name}, partial(app.unbind, device_of(machine, app, name)))
     return None
 
 
@@ -151,7 +153,7 @@ def _dma(machine: Machine) -> Stage | None:
         present = set(machine.kernel.iommu.tables[device.rid].present())
         pasid = next(number for number in range(1, PASID_LIMIT) if number not in present)
         facts: dict[str, object] = {"device": name, "pasid": pasid}
-        return Stage(facts, lambda: machine.dma(PhysicalFunction(machine, name), pasid, 0x1000))
+        return Stage(facts, partial(machine.dma, PhysicalFunction(machine, name), pasid, 0x1000))
     return None
 
 
@@ -160,25 +162,24 @@ def _enqcmd(machine: Machine) -> Stage | None:
         driver = app.kernel.accelerators[name]
         if any(not queue.dedicated for queue in driver.queues.values()):
             facts: dict[str, object] = {"process": app.name, "device": name}
-            return Stage(facts, lambda: app.copy(device_of(machine, app, name), 0x1000, 0x2000, 8))
+            return Stage(facts, partial(app.copy, device_of(machine, app, name), 0x1000, 0x2000, 8))
     return None
 
 
 def _page(machine: Machine) -> Stage | None:
     for app, name in _bound(machine):
         facts: dict[str, object] = {"process": app.name, "address": f"{_UNMAPPED:#x}"}
-        return Stage(facts, lambda: _copy_nowhere(machine, f"{app.altitude}/{app.name}", name))
+        return Stage(facts, partial(_copy_nowhere, machine, app, name))
     return None
 
 
-def _copy_nowhere(machine: Machine, process: str, device: str) -> Outcome:
-    app = app_of(machine, process)
+def _copy_nowhere(machine: Machine, app: App, device: str) -> Outcome:
     return app.copy(device_of(machine, app, device), app.buffer(b"lost"), _UNMAPPED, 4)
 
 
 def _name_taken(machine: Machine) -> Stage | None:
     for vm in machine.vms:
-        return Stage({"vm": vm.name}, lambda: machine.create_vm(vm.name))
+        return Stage({"vm": vm.name}, partial(machine.create_vm, vm.name))
     return None
 
 
@@ -193,8 +194,8 @@ STAGES: Final[dict[str, Callable[[Machine], Stage | None]]] = {
     "dma": _dma,
     "enqcmd": _enqcmd,
     "page": _page,
-    "name-empty": lambda machine: Stage({}, lambda: machine.create_vm("")),
+    "name-empty": lambda machine: Stage({}, partial(machine.create_vm, "")),
     "name-taken": _name_taken,
-    "name-hostile": lambda machine: Stage({"name": HOSTILE_NAME}, lambda: machine.create_vm(HOSTILE_NAME)),
+    "name-hostile": lambda machine: Stage({"name": HOSTILE_NAME}, partial(machine.create_vm, HOSTILE_NAME)),
 }
 """How to find the stage of each mistake; the keys are those of the catalogue of words, in the same order."""

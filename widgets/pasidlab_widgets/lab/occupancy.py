@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 from bokeh.layouts import row
-from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Range1d, Title
+from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Range1d
+from bokeh.models.annotations import Title
 from bokeh.plotting import figure
 
 from pasidlab.timeline import HOST

@@ -1,4 +1,4 @@
-"""The lab where no widget can live: on GitHub, in exported pages, in a terminal. A picture, a mapping, and the script."""
+"""The lab where no widget can live: on GitHub, in exported pages, in a terminal. Two pictures, and the script."""
 
 from __future__ import annotations
 

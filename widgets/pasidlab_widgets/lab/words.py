@@ -90,15 +90,15 @@ WHY: Final = {
     "oldest": "This is the first step.",
 }
 
-TRAVEL: Final[dict[str, tuple[str, str]]] = {
-    "start": ("fast-backward", "To the start"),
-    "back-over": ("step-backward", "Back by one operation"),
-    "back": ("chevron-left", "Back by one step"),
-    "forward": ("chevron-right", "Forward by one step"),
-    "forward-over": ("step-forward", "Forward by one operation"),
-    "end": ("fast-forward", "To the newest step"),
-    "play": ("play", "Play the steps"),
-    "pause": ("pause", "Stop playing"),
+TRAVEL: Final = {
+    "start": "To the start",
+    "back-over": "Back by one operation",
+    "back": "Back by one step",
+    "play": "Play the steps",
+    "pause": "Stop playing",
+    "forward": "Forward by one step",
+    "forward-over": "Forward by one operation",
+    "end": "To the newest step",
 }
 
 BANNER: Final = {
@@ -106,7 +106,7 @@ BANNER: Final = {
     "future": "Acting now starts a new future and drops the {count} later step{s}.",
     "newest": "You are at the newest step: what you do now is added to the history.",
     "step": "step {now} of {last}",
-    "slider": "Time",
+    "slider": "Step in time",
 }
 
 CHART: Final = {

@@ -1,0 +1,82 @@
+"""A VT-d driver on a unit of its own, and a unit that looks at the PASID entry while it carries out invalidations."""
+
+import pytest
+
+from pasidlab.errors import KernelError
+from pasidlab.hardware.cpu import Cpu
+from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
+from pasidlab.hardware.iommu.vtd.unit import VtdUnit
+from pasidlab.hardware.memory import PhysicalMemory
+from pasidlab.hardware.mmio import AddressMap
+from pasidlab.kernel.ioasid.core import IoasidCore
+from pasidlab.kernel.iommu.vtd.driver import VtdDriver
+from pasidlab.kernel.iommu.vtd.svm import Svm
+from pasidlab.kernel.pages import PageAllocator
+from pasidlab.kernel.platform import IOMMU_BASE, Platform
+from pasidlab.timeline import Agenda, Part, Timeline
+
+SIZE = 64 << 20
+RID = 0x6A08
+
+
+class WatchedUnit(VtdUnit):
+    """Silicon that notes each descriptor together with the words of a PASID entry at that moment."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.looks = []
+        self.seen = []
+
+    def _invalidate(self, descriptor):
+        self.seen.append((descriptor.words, *(look() for look in self.looks)))
+        super()._invalidate(descriptor)
+
+
+class Bench:
+    """A host with one device that the driver knows."""
+
+    def __init__(self, identity=None):
+        self.time = Timeline()
+        self.memory = PhysicalMemory(self.time, "ram", SIZE)
+        self.unit = WatchedUnit(self.time, "unit", "hardware", self.memory, identity or VtdIdentity())
+        self.mmio = AddressMap(self.time, "mmio")
+        self.mmio.add(IOMMU_BASE, 0x1000, self.unit, "IOMMU")
+        self.agenda = Agenda(self.time)
+        platform = Platform(self.time, self.agenda, "host", self.memory, SIZE, self.mmio, Cpu(self.time, "cpu0"))
+        self.pages = PageAllocator(self.time, "pages", self.memory, SIZE)
+        self.core = IoasidCore(self.time, "host.ioasid", "host")
+        self.driver = VtdDriver(platform, self.pages, self.core)
+        self.svm = Svm(self.driver, self.agenda)
+        self.host_set = self.core.set_alloc("host", None, 100)
+        self.driver.add_device(RID)
+
+    def watch(self, pasid, rid=RID):
+        """Look at one entry from now on, and forget what was seen."""
+        self.unit.looks[:] = [lambda: self.driver.tables[rid].read(pasid)]
+        self.unit.seen.clear()
+
+    def entry(self, pasid, rid=RID):
+        """The words of an entry in memory."""
+        return self.driver.tables[rid].read(pasid)
+
+    def vm(self, name="vm1", quota=8):
+        """A set and a domain, as VFIO makes them."""
+        return self.core.set_alloc(name, Part(self.time, f"mm-{name}"), quota), self.driver.domain_alloc(name)
+
+    def refused(self, call, *args, **kwargs):
+        """The error of a call that must be refused."""
+        with pytest.raises(KernelError) as error:
+            call(*args, **kwargs)
+        return error.value
+
+
+@pytest.fixture
+def bench():
+    """Silicon without caching mode."""
+    return Bench()
+
+
+@pytest.fixture
+def make_bench():
+    """Silicon or emulation of any identity."""
+    return Bench

@@ -1,0 +1,95 @@
+"""Small worlds to test in, and what tests ask them: who did what, what changed, what was told."""
+
+from __future__ import annotations
+
+import pytest
+
+from pasidlab.errors import KernelError
+from pasidlab.machine import Machine
+from pasidlab.timeline import HOST, Verb
+
+__all__ = ["TwoVms", "World", "net_changes", "references", "tree"]
+
+
+class World:
+    """A machine with one accelerator."""
+
+    def __init__(self, **options):
+        self.m = Machine(**options)
+        self.dsa = self.m.plug_accelerator("dsa0")
+
+    @property
+    def time(self):
+        """Its timeline."""
+        return self.m.timeline
+
+    @property
+    def core(self):
+        """The host's IOASID core."""
+        return self.m.kernel.ioasid
+
+    def vm(self, name, *queues, **options):
+        """A VM with interfaces of dsa0, one for each kind of queue."""
+        vm = self.m.create_vm(name, memory=1 << 20, **options)
+        for queue in queues:
+            self.m.assign_adi(self.dsa, vm, queue=queue)
+        return vm
+
+    def since(self, step):
+        """The events from a step on."""
+        return self.time.events[step:]
+
+    def refused(self, call, *args, **kwargs):
+        """The error of a call that must be refused."""
+        with pytest.raises(KernelError) as error:
+            call(*args, **kwargs)
+        assert self.m.check().ok, self.m.check()
+        return error.value
+
+    def entry(self, pasid, rid=None):
+        """The eight words of a PASID entry of dsa0, as they lie in memory."""
+        return self.m.kernel.iommu.tables[rid or self.dsa.rid].read(pasid)
+
+
+class TwoVms(World):
+    """Two VMs, each with an interface, each with a process that has buffers and is bound."""
+
+    def __init__(self, queue="shared"):
+        super().__init__()
+        self.vm1, self.vm2 = (self.vm(name, queue) for name in ("vm1", "vm2"))
+        self.adi1, self.adi2 = self.vm1.devices[0], self.vm2.devices[0]
+        self.app1, self.app2 = self.vm1.spawn("app"), self.vm2.spawn("app")
+        self.app1.bind(self.adi1)
+        self.app2.bind(self.adi2)
+        self.h1, self.h2 = self.vm1.pasids[1], self.vm2.pasids[1]
+
+
+def references(events, ioasid):
+    """How the reference count of a host PASID went: what happened, who, and the count after it."""
+    verbs = (Verb.ALLOC, Verb.GET, Verb.PUT, Verb.RECLAIM)
+    return [
+        (str(event.verb), event.fact("holder"), event.fact("refs"))
+        for event in events
+        if event.altitude == HOST and event.actor == "ioasid" and event.fact("ioasid") == ioasid and event.verb in verbs
+    ]
+
+
+def tree(events, event):
+    """The verbs and actors from an event up to its call."""
+    by_number = {one.number: one for one in events}
+    path = []
+    while event is not None:
+        path.append((event.actor, str(event.verb)))
+        event = by_number.get(event.cause)
+    return path
+
+
+def net_changes(machine, position):
+    """Cells whose value differs from what it was at a position of the journal: ``{(path, key): (then, now)}``."""
+    found = {}
+    for cells, key, old, new in machine.timeline.journal.changes(position):
+        then = found.get((cells, key), (old,))[0]
+        found[cells, key] = (then, new)
+    return {
+        (cells.path, key): pair for (cells, key), pair in found.items() if pair[0] is not pair[1] and pair[0] != pair[1]
+    }
