@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from pasidlab.errors import KernelError
@@ -12,7 +14,13 @@ __all__ = ["TwoVms", "World", "net_changes", "references", "tree"]
 
 
 class World:
-    """A machine with one accelerator."""
+    """A machine with one accelerator. Tests hang on it what they need besides."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __init__(self, **options):
         self.m = Machine(**options)
@@ -86,7 +94,7 @@ def tree(events, event):
 
 def net_changes(machine, position):
     """Cells whose value differs from what it was at a position of the journal: ``{(path, key): (then, now)}``."""
-    found = {}
+    found: dict[Any, Any] = {}
     for cells, key, old, new in machine.timeline.journal.changes(position):
         then = found.get((cells, key), (old,))[0]
         found[cells, key] = (then, new)

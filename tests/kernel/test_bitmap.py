@@ -46,7 +46,7 @@ def apply(bitmap, taken, step):
 @given(steps, st.lists(st.tuples(numbers, st.integers(0, LIMIT + 50)), min_size=5, max_size=5))
 def test_the_bitmap_finds_what_a_set_finds(steps, questions):
     """Any mix of takes and releases: same lowest free number in every range, same membership, same count."""
-    bitmap, taken = Bitmap(Timeline(), "b", LIMIT), set()
+    bitmap, taken = Bitmap(Timeline(), "b", LIMIT), set[int]()
     for step in steps:
         apply(bitmap, taken, step)
     assert bitmap.count == len(taken)
@@ -59,7 +59,7 @@ def test_the_bitmap_finds_what_a_set_finds(steps, questions):
 @given(steps, st.integers(1, 40), st.sampled_from((1, 2, 8, 32, 64)))
 def test_runs_are_the_lowest_that_fit(steps, length, align):
     """An aligned run of free numbers, lowest first."""
-    bitmap, taken = Bitmap(Timeline(), "b", LIMIT), set()
+    bitmap, taken = Bitmap(Timeline(), "b", LIMIT), set[int]()
     for step in steps:
         apply(bitmap, taken, step)
     assert bitmap.find_run(length, align) == naive_run(taken, length, align)

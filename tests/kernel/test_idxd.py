@@ -38,10 +38,10 @@ def test_an_accelerator_has_one_to_eight_queues(shared, dedicated):
 def test_interfaces_are_spread_over_the_shared_queues():
     """The queue with the fewest clients is taken; several VMs use one hardware queue."""
     world = World()
-    world.m.plug_accelerator("dsa1", shared=3, dedicated=0)
+    other = world.m.plug_accelerator("dsa1", shared=3, dedicated=0)
     vms = [world.vm(name) for name in ("vm1", "vm2", "vm3")]
     for vm in vms:
-        world.m.assign_adi(world.m.device("dsa1"), vm)
+        world.m.assign_adi(other, vm)
     queues = world.m.kernel.accelerators["dsa1"].queues
     assert [queues[index].clients.keys() for index in range(3)] == [["adi0", "adi2"], ["adi1"], []]
 
@@ -60,8 +60,8 @@ def test_a_dedicated_queue_has_one_client_and_then_there_is_ebusy():
 def test_a_queue_that_does_not_exist_cannot_be_assigned(queue, errno):
     """-EINVAL for a kind that there is not, -ENODEV for one that this device has none of."""
     world = World()
-    world.m.plug_accelerator("dsa1", shared=1, dedicated=0)
-    assert world.refused(world.m.assign_adi, world.m.device("dsa1"), world.vm("vm1"), queue=queue).name == errno
+    other = world.m.plug_accelerator("dsa1", shared=1, dedicated=0)
+    assert world.refused(world.m.assign_adi, other, world.vm("vm1"), queue=queue).name == errno
 
 
 def test_a_process_opens_the_shared_queue_unless_it_asks_otherwise():
@@ -73,7 +73,8 @@ def test_a_process_opens_the_shared_queue_unless_it_asks_otherwise():
     one.bind(pf)
     other.bind(pf, queue="dedicated")
     driver = vm.kernel.accelerators["dsa0"]
-    assert [driver.queue_of(app.process).mode for app in (one, other)] == ["shared", "dedicated"]
+    opened = [driver.queue_of(app.process) for app in (one, other)]
+    assert [queue and queue.mode for queue in opened] == ["shared", "dedicated"]
     assert world.refused(vm.spawn("third").bind, pf, queue="odd").name == "EINVAL"
 
 
@@ -106,13 +107,15 @@ def test_a_shared_queue_is_drained_of_the_leaving_processes_work_only():
     """Close waits for this PASID; what another process submitted goes on waiting."""
     world = World()
     apps = [world.m.spawn(name) for name in ("one", "other")]
+    places = []
     for app in apps:
         app.bind(world.dsa)
-        app.src, app.dst = app.buffer(app.name.encode()), app.buffer(8)
-        app.submit(world.dsa, app.src, app.dst, len(app.name))
+        src, dst = app.buffer(app.name.encode()), app.buffer(8)
+        app.submit(world.dsa, src, dst, len(app.name))
+        places.append(dst)
     apps[0].unbind(world.dsa)
-    assert apps[0].read(apps[0].dst, 3) == b"one"
-    assert apps[1].read(apps[1].dst, 5) == bytes(5)
+    assert apps[0].read(places[0], 3) == b"one"
+    assert apps[1].read(places[1], 5) == bytes(5)
     assert len(world.m.pending) == 1
 
 
@@ -138,3 +141,23 @@ def test_queues_keep_their_types_while_a_guest_has_the_whole_function():
     assert kinds == [QueueType.MDEV, QueueType.USER, *[QueueType.MDEV] * 4]
     late = world.vm("vm2", "shared", "dedicated")
     assert len(late.devices) == 2
+
+
+@pytest.mark.parametrize("altitude", ["host", "guest"])
+def test_a_process_has_no_portal_of_a_queue_that_it_has_not_opened(altitude):
+    """Bound elsewhere it could leave work behind that outlives its PASID: -EFAULT, and nothing reaches the device."""
+    world = World()
+    second = world.m.plug_accelerator("dsa1")
+    if altitude == "host":
+        app, mine, other = world.m.spawn("app"), "dsa0", "dsa1"
+    else:
+        vm = world.vm("vm1", "shared")
+        world.m.assign_adi(second, vm)
+        app, mine, other = vm.spawn("app"), "adi0", "adi1"
+    app.bind(mine)
+    begin = world.time.now
+    error = world.refused(app.submit, other, app.buffer(1), app.buffer(1), 1)
+    assert (error.name, "portal" in error.reason) == ("EFAULT", True)
+    assert not any(event.verb in (Verb.ENQCMD, Verb.ACCEPT) for event in world.since(begin))
+    app.bind(other)
+    assert app.copy(other, app.buffer(1), app.buffer(1), 1).ok

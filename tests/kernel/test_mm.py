@@ -84,6 +84,14 @@ def test_a_mapping_that_does_not_fit_is_enomem_and_keeps_no_page(mm, length):
     assert pages.used == 0
 
 
+def test_a_mapping_larger_than_memory_is_refused_before_the_first_page(mm):
+    """A terabyte costs nothing to refuse."""
+    position = mm.timeline.journal.position
+    with pytest.raises(KernelError, match="must fit into"):
+        mm.mmap(1 << 40)
+    assert mm.timeline.journal.position == position
+
+
 def test_unmapping_frees_the_pages_and_another_address_is_einval(mm):
     """munmap takes what mmap gave."""
     used = mm._pages.used

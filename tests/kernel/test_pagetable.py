@@ -64,7 +64,8 @@ steps = st.lists(
 @given(steps=steps)
 def test_a_page_table_is_a_dict_that_silicon_can_read(form, steps):
     """Whatever is mapped and unmapped: builder, CPU and IOMMU agree with a dict about every page and permission."""
-    bench, twin, refusals = Bench(form), {}, []
+    bench, refusals = Bench(form), []
+    twin: dict[int, tuple[int, bool]] = {}
     for what, virtual, *rest in steps:
         try:
             if what == "map":

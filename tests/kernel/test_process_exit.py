@@ -43,7 +43,7 @@ def test_a_guests_exit_takes_the_same_steps(queue, stops):
     guest = order(world.since(begin), "vm1")
     assert guest[0] == "entry cleared"
     assert guest[-2:] == ["freed", "reclaimed"]
-    assert [step for step in guest if step in stops] == stops
+    assert list(dict.fromkeys(step for step in guest if step in stops)) == stops
     host = order(world.since(begin), "host", ("iommu", "ioasid"))
     assert host == ["entry cleared", "freed", "reclaimed"]
 

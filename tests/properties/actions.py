@@ -6,6 +6,7 @@ errno. Every process has a source and a destination buffer from birth; a copy is
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pasidlab.errors import KernelError
@@ -168,7 +169,7 @@ def _run(machine, where, index):
     return machine.run(waiting[index % len(waiting)].number) if waiting else 0
 
 
-_VERBS = {
+_VERBS: dict[str, Callable[..., object]] = {
     "create": _create,
     "adi": _adi,
     "pf": _pf,

@@ -2,6 +2,7 @@
 
 from functools import reduce
 from operator import xor
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,9 +26,9 @@ class Twin:
 
     def __init__(self):
         self.time = Timeline()
-        self.table = Table(self.time, "t")
-        self.past = [{}]
-        self.future = []
+        self.table = Table[Any, Any](self.time, "t")
+        self.past: list[dict[Any, Any]] = [{}]
+        self.future: list[dict[Any, Any]] = []
 
     def do(self, step):
         journal = self.time.journal
@@ -70,7 +71,7 @@ def test_any_course_of_changes_and_travels_matches_copies_of_a_dict(steps):
 def test_the_digest_does_not_depend_on_the_way():
     """Two histories that lead to the same state have the same digest."""
     one, other = Timeline(), Timeline()
-    first, second = Table(one, "t"), Table(other, "t")
+    first, second = Table[Any, Any](one, "t"), Table[Any, Any](other, "t")
     first[1], first[2] = "x", "y"
     second[2], second[1], second[3] = "z", "x", "w"
     del second[3]
@@ -84,7 +85,7 @@ def test_a_world_that_gave_everything_back_has_the_digest_of_an_empty_one():
     """What was deleted leaves no trace."""
     time = Timeline()
     empty = time.digest()
-    table = Table(time, "t")
+    table = Table[Any, Any](time, "t")
     table[1] = 1
     assert time.digest() != empty
     del table[1]
@@ -94,7 +95,7 @@ def test_a_world_that_gave_everything_back_has_the_digest_of_an_empty_one():
 def test_setting_a_cell_to_the_value_that_it_has_records_nothing():
     """A change that changes nothing is not a change."""
     time = Timeline()
-    table = Table(time, "t")
+    table = Table[Any, Any](time, "t")
     table[1] = None
     table[1] = None
     assert time.journal.position == 1
@@ -104,7 +105,7 @@ def test_setting_a_cell_to_the_value_that_it_has_records_nothing():
 def test_a_position_outside_the_journal_is_refused(position):
     """Seeking names the range that it expects."""
     time = Timeline()
-    table = Table(time, "t")
+    table = Table[Any, Any](time, "t")
     table[1] = table[2] = 0
     with pytest.raises(ValueError, match=f"between 0 and 2, not {position}"):
         time.journal.seek(position)
@@ -113,7 +114,7 @@ def test_a_position_outside_the_journal_is_refused(position):
 def test_a_change_record_tells_container_key_old_and_new():
     """One record has everything that undo and a highlight need."""
     time = Timeline()
-    table = Table(time, "t")
+    table = Table[Any, Any](time, "t")
     table["k"] = 1
     table["k"] = 2
     del table["k"]
@@ -126,7 +127,7 @@ class Lamp(Part, state=("lit",)):
     def __init__(self, time, path):
         super().__init__(time, path)
         self.lit = True
-        self.uses = Table(time, f"{path}.uses")
+        self.uses = Table[Any, Any](time, f"{path}.uses")
 
 
 def test_burying_deletes_the_cells_of_a_part_and_of_all_below_it_and_of_nothing_beside_it():

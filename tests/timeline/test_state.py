@@ -1,5 +1,7 @@
 """Parts and tables: state is recorded, wiring is set once, the dead cannot be read."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,8 @@ from pasidlab.timeline import Part, Table, Timeline
 
 class Door(Part, state=("note", "open")):
     """A part with state and wiring."""
+
+    note: str
 
     def __init__(self, time, path="door"):
         super().__init__(time, path)
@@ -91,7 +95,7 @@ def test_going_back_before_a_part_was_made_leaves_it_retired():
 @given(st.dictionaries(st.integers(), st.integers(), max_size=20), st.randoms())
 def test_a_table_iterates_in_the_order_of_its_keys_whatever_the_order_of_insertion(content, random):
     """Two histories that lead to the same state behave the same from there on."""
-    table = Table(Timeline(), "t")
+    table = Table[Any, Any](Timeline(), "t")
     order = list(content)
     random.shuffle(order)
     for key in order:
@@ -103,7 +107,7 @@ def test_a_table_iterates_in_the_order_of_its_keys_whatever_the_order_of_inserti
 
 def test_the_keys_of_a_table_are_a_snapshot():
     """A loop over keys() may change the table."""
-    table = Table(Timeline(), "t")
+    table = Table[Any, Any](Timeline(), "t")
     table[1] = table[2] = table[3] = "x"
     for key in table.keys():
         del table[key]
@@ -113,7 +117,7 @@ def test_the_keys_of_a_table_are_a_snapshot():
 def test_a_missing_key_is_a_key_error_and_records_nothing():
     """pop and del of what is not there change nothing."""
     time = Timeline()
-    table = Table(time, "t")
+    table = Table[Any, Any](time, "t")
     for act in (lambda: table.pop(1), lambda: table[1], lambda: table.__delitem__(1)):
         with pytest.raises(KeyError):
             act()

@@ -1,6 +1,7 @@
 """Time: events with causes, operations (done, refused, undone), travel, branches, and observers that only look."""
 
 import logging
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ class World(Part, state=("value",)):
     def __init__(self, time):
         super().__init__(time, "world")
         self.value = 0
-        self.log = Table(time, "world.log")
+        self.log = Table[Any, Any](time, "world.log")
 
     def add(self, *amounts, error=None):
         """One operation: a step for each amount, and then perhaps an error."""
@@ -91,6 +92,7 @@ def test_causes_form_the_tree_in_which_the_events_were_emitted(shape):
     roots = [event for event in time.events if event.cause is None]
     assert subjects(roots) == ["grow"]
     for event in time.events[2:]:
+        assert event.cause is not None
         assert event.cause < event.number
         assert by_number[event.cause].subject == event.subject.rpartition(".")[0]
 
@@ -176,7 +178,7 @@ def test_the_state_at_a_step_is_what_it_was_when_that_event_was_emitted(script, 
     """Whatever the way there: state, digest and visible events of a step never change."""
     time = Timeline()
     world = World(time)
-    seen = {}
+    seen: dict[int, Any] = {}
     time.observe(lambda event: seen.__setitem__(event.number + 1, (world.value, time.journal.digest())))
     for amounts in script:
         world.add(*amounts)
@@ -256,7 +258,7 @@ def test_time_travel_within_an_operation_is_refused(time, world):
 
 def test_observers_see_each_event_as_it_happens_until_they_leave(time, world):
     """A view is told in order, and can be removed."""
-    seen = []
+    seen: list[Any] = []
     leave = time.observe(seen.append)
     world.add(1)
     leave()
@@ -299,7 +301,7 @@ def test_an_observer_that_acts_or_fails_is_detached_and_has_changed_nothing(time
 
 def test_one_broken_observer_does_not_keep_the_others_from_looking(time, world, caplog):
     """Each is told on its own."""
-    seen = []
+    seen: list[Any] = []
     time.observe(lambda event: 1 // 0)
     time.observe(seen.append)
     world.add(1)

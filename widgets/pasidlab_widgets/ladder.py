@@ -8,41 +8,7 @@ from pasidlab.views.ladder import Ladder, Row, row_words
 from pasidlab.views.ladder_svg import drawing
 from pasidlab_widgets.view import View, page_side
 
-__all__ = ["LadderView", "pack"]
-
-_MARKUP = (
-    '<rect class="band" width="',
-    '<text class="no" x="24" y="',
-    '<path class="tree" d="M',
-    '<circle class="knot" cx="',
-    '<circle class="dot" cx="',
-    '<path class="way" d="M',
-    '<path class="tip" d="M',
-    '<text class="say" x="',
-    '<text class="more" x="',
-    '" height="',
-    '" r="2.5"/>',
-    '" cy="',
-    '" y="',
-    "</text>",
-    '"/>',
-    "&quot;",
-)
-"""What the markup of every row is made of: it travels once, and then only as ``~a``, ``~b``, ... (a click brings up to
-thirty new rows, and two thirds of their letters are these).
-"""
-
-
-def pack(svg: str) -> str:
-    """A row's markup in fewer letters; the page unpacks it with the same list.
-
-    >>> pack('<circle class="dot" cx="3" cy="4" r="2.5"/>')
-    '~e3~l4~k'
-    """
-    svg = svg.replace("~", "&#126;")
-    for at, words in enumerate(_MARKUP):
-        svg = svg.replace(words, f"~{chr(97 + at)}")
-    return svg
+__all__ = ["LadderView"]
 
 
 class LadderView(View):
@@ -62,7 +28,6 @@ class LadderView(View):
         self.ladder = ladder
         super().__init__(height=height, selected=selected)
         self.publish(
-            markup=list(_MARKUP),
             title="",
             width=0,
             head="",
@@ -84,7 +49,7 @@ class LadderView(View):
         words = {row.key: row for row in parts.rows}
         labels = {lane.key: lane.name for lane in ladder.lanes}
         rows = {
-            drawn.key: [drawn.y, drawn.height, _words(row, labels), pack(drawn.svg)]
+            drawn.key: [drawn.y, drawn.height, _words(row, labels), drawn.svg]
             for drawn, row in zip(parts.rows, ladder.rows, strict=True)
         }
         self.publish(

@@ -11,6 +11,8 @@ that is opened later would start from the state of the widget's creation.
 
 from __future__ import annotations
 
+import json
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -25,6 +27,8 @@ __all__ = ["STATIC", "PageError", "Picked", "View", "page_side", "page_style"]
 
 STATIC = Path(__file__).parent / "static"
 
+_LONG = 1500
+"""Characters from which on a message is compressed."""
 Picked = Callable[[str], None]
 """Called with the key of the box, arrow or row that a person picked."""
 
@@ -91,7 +95,15 @@ class View(anywidget.AnyWidget):
         if plain or merge:
             revision = self._state["revision"]
             self._state["revision"] = plain["revision"] = revision + 1 if isinstance(revision, int) else 1
-            self.send({"type": "patch", "set": plain, "merge": merge})
+            self._deliver({"type": "patch", "set": plain, "merge": merge})
+
+    def _deliver(self, message: Mapping[str, object]) -> None:
+        """Send a message; a long one travels compressed (the markup of drawings shrinks to a fifth)."""
+        text = json.dumps(message, separators=(",", ":"))
+        if len(text) < _LONG:
+            self.send(message)
+        else:
+            self.send({"type": "packed"}, [zlib.compress(text.encode())])
 
     def on_pick(self, callback: Picked) -> None:
         """Call ``callback(key)`` when a person clicks something, or presses Enter on it."""
@@ -117,7 +129,7 @@ class View(anywidget.AnyWidget):
     def _dispatch(self, message: Mapping[str, object], buffers: list[bytes]) -> None:
         kind = message.get("type")
         if kind == "need-all":
-            self.send({"type": "all", "view": message.get("view"), "state": self._state})
+            self._deliver({"type": "all", "view": message.get("view"), "state": self._state})
         elif kind == "pick":
             key = key_of(str(message.get("key", "")))
             for callback in self._picked:

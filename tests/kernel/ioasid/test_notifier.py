@@ -1,5 +1,7 @@
 """Notifier chains: who hears what, in which order, and who may register when (facts 1.8, 1.9)."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -24,7 +26,7 @@ def bound_id(bench):
 
 def test_cpu_hears_before_device_before_iommu_before_the_rest_over_both_chains(bench):
     """Quiesce the source of work first; the global chain (IOMMU) does not run ahead of the set's chain (KVM)."""
-    heard = []
+    heard: list[Any] = []
     for name, token in (("LAST", "mm1"), ("IOMMU", None), ("DEVICE", "mm1"), ("CPU", "mm1")):
         bench.listen(name, Priority[name], token, heard=heard)
     the_set, number = bound_id(bench)
@@ -38,7 +40,7 @@ def test_equal_priorities_hear_in_order_of_registration(priorities):
     """The order is a stable sort by priority."""
     from tests.kernel.ioasid.conftest import Bench
 
-    bench, heard = Bench(), []
+    bench, heard = Bench(), list[Any]()
     bench.set()
     for at, priority in enumerate(priorities):
         bench.listen(f"{at}", priority, heard=heard)
@@ -48,7 +50,7 @@ def test_equal_priorities_hear_in_order_of_registration(priorities):
 
 def test_free_goes_to_both_chains_and_the_rest_to_the_set_only(bench):
     """ALLOC, BIND and UNBIND are the set's own affair."""
-    heard = []
+    heard: list[Any] = []
     bench.listen("global", token=None, heard=heard)
     bench.listen("set", token="mm1", heard=heard)
     the_set, number = bound_id(bench)

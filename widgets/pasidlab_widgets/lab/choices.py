@@ -50,12 +50,8 @@ def apps(machine: Machine) -> list[App]:
 
 
 def processes(machine: Machine) -> list[Option]:
-    """Every process, with its PASID."""
-    options = []
-    for app in apps(machine):
-        pasid = "" if app.pasid is None else f"  (PASID {app.pasid})"
-        options.append((f"{app.altitude}: {app.name}{pasid}", f"{app.altitude}/{app.name}"))
-    return options
+    """Every process. Its PASID is not in the label: a menu of 64 would travel again at each bind."""
+    return [(f"{app.altitude}: {app.name}", f"{app.altitude}/{app.name}") for app in apps(machine)]
 
 
 def app_of(machine: Machine, key: str) -> App:

@@ -18,30 +18,26 @@ _FULL = {"width": "auto", "flex": "1 1 auto", "min_width": "0"}
 
 
 class Button:
-    """A button of the catalogue; ``allow`` wakes it, or lets it rest with a reason.
+    """A button of the catalogue. ``why_not`` says why it rests now; empty while it can be pressed.
+
+    What rests is told to the page in one message for all buttons (:class:`~pasidlab_widgets.lab.surface.Surface`).
+    A press that comes all the same is a call like any other: the machine refuses it.
 
     >>> pressed = []
-    >>> button = Button("check", lambda: pressed.append(1)); button.allow("Not now."); button.widget.tooltip
-    'Not now.'
+    >>> button = Button("check", lambda: pressed.append(1)); button.widget.click(); pressed
+    [1]
     """
 
     def __init__(self, name: str, callback: Callable[[], object], style: str = "") -> None:
-        label, self._hint = BUTTONS[name]
-        self.name = name
-        self.widget = w.Button(description=label, tooltip=self._hint, button_style=style, layout=w.Layout(**_FULL))
+        label, hint = BUTTONS[name]
+        self.why_not = ""
+        self.widget = w.Button(description=label, tooltip=hint, button_style=style, layout=w.Layout(**_FULL))
         self.widget.add_class(f"pl-do-{name}")
         self.widget.on_click(lambda _: callback())
 
-    @property
-    def why_not(self) -> str:
-        """Why it rests; empty while it can be pressed."""
-        return str(self.widget.tooltip) if self.widget.disabled else ""
-
     def allow(self, why_not: str = "") -> None:
         """Rest with a reason, or be ready."""
-        with self.widget.hold_sync():
-            self.widget.disabled = bool(why_not)
-            self.widget.tooltip = why_not or self._hint
+        self.why_not = why_not
 
 
 class Menu:

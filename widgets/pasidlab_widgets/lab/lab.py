@@ -159,7 +159,6 @@ class Lab(w.VBox):
     def state(self) -> dict[str, object]:
         """What the lab shows, as plain data."""
         menus = {name: menu for panel in self._panels for name, menu in panel.menus.items()}
-        buttons = {name: button for panel in self._panels for name, button in panel.buttons.items()}
         time = self.machine.timeline
         return {
             "step": time.now,
@@ -173,7 +172,7 @@ class Lab(w.VBox):
             },
             "menus": {name: menu.labels for name, menu in menus.items()},
             "chosen": {name: menu.value for name, menu in menus.items()},
-            "resting": {name: button.why_not for name, button in buttons.items() if button.why_not},
+            "resting": self._resting(),
             "shown": [stack.shown.name for stack in self._stacks],
             "errors": list(self._errors.texts),
         }
@@ -197,6 +196,12 @@ class Lab(w.VBox):
     def _refresh_controls(self) -> None:
         for panel in self._panels:
             panel.refresh(self.machine)
+        self._surface.resting = self._resting()
+
+    def _resting(self) -> dict[str, str]:
+        """The buttons that cannot be pressed now, each with its reason."""
+        buttons = {name: button for panel in self._panels for name, button in panel.buttons.items()}
+        return {name: button.why_not for name, button in buttons.items() if button.why_not}
 
     def _noticed(self) -> None:
         """Something happened in a cell."""

@@ -1,10 +1,15 @@
-"""Surface: an unseen part of the lab that brings its style sheet, tells Python the colours of the page, and keeps
-JupyterLab's keyboard shortcuts away from the lab's controls (``facts/ui.md`` Q8: else "a" inserts a cell).
+"""Surface: an unseen part of the lab that does what concerns the page as a whole.
+
+It brings the style sheet, tells Python the colours of the page, puts to rest the buttons that cannot be pressed now (one
+message instead of one for each), and keeps JupyterLab's keyboard shortcuts away from the controls (``facts/ui.md`` Q8:
+else "a" inserts a cell).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import traitlets as t
 
 from pasidlab_widgets.theme_probe import ThemeProbe
 from pasidlab_widgets.view import page_style
@@ -15,7 +20,7 @@ _HERE = Path(__file__).parent
 
 
 class Surface(ThemeProbe):
-    """A theme probe with the lab's style sheet.
+    """A theme probe with the lab's style sheet. ``resting`` holds the reasons of the buttons that rest, by name.
 
     >>> Surface().dark
     False
@@ -27,3 +32,4 @@ class Surface(ThemeProbe):
         .replace("render() {}", (_HERE / "surface.js").read_text(encoding="utf-8").strip())
     )
     _css = page_style() + (_HERE / "lab.css").read_text(encoding="utf-8")
+    resting = t.Dict().tag(sync=True)

@@ -1,5 +1,5 @@
 // A ladder: a heading that stays in sight, and rows that scroll. Rows are recognised by key: what stays is left alone, what is new fades in.
-// State: title, width, head, headHeight, bodyHeight, lanes [x], rows {key: [y, height, words, packed svg]}, markup [words for ~a, ~b, ...], marks {key: classes}, present (key), empty, height.
+// State: title, width, head, headHeight, bodyHeight, lanes [x], rows {key: [y, height, words, svg]}, marks {key: classes}, present (key), empty, height.
 
 export default {
   render({ model, el }) {
@@ -29,11 +29,10 @@ export default {
       svg.style.minWidth = `${Math.round(width * 0.7)}px`;
     };
     const drawRows = (state) => {
-      const unpack = (svg) => svg.replace(/~([a-z])/g, (_, letter) => state.markup[letter.charCodeAt(0) - 97]);
       for (const [key, row] of rows) if (!(key in state.rows)) { row.g.remove(); rows.delete(key); }
       const order = Object.entries(state.rows).sort((a, b) => a[1][0] - b[1][0]);
       const fresh = order.filter(([key, [, , , svg]]) => rows.get(key)?.svg !== svg);       // parsed together: once is cheap, thirty times is not
-      const parsed = parse(fresh.map(([, [, , , svg]]) => `<g>${unpack(svg)}</g>`).join(""));
+      const parsed = parse(fresh.map(([, [, , , svg]]) => `<g>${svg}</g>`).join(""));
       if (parsed.querySelector("parsererror")) throw new Error("the ladder is not SVG");
       const drawn = new Map([...parsed.documentElement.children].map((g, at) => [fresh[at][0], g]));
       for (const [key, [y, height, words, svg]] of order) {

@@ -3,6 +3,7 @@
 // A view owns no state. It asks Python for all of it when it appears, and gets what changes afterwards. The channel keeps the order, so a change
 // that comes before the answer is already in it, and one that comes after it is not.
 // From Python: {type: "all", view, state} and {type: "patch", set: {name: value}, merge: {name: {set: {}, drop: []}}}.
+// A long message comes as {type: "packed"} with one buffer: the same, as deflated JSON. Unpacking takes a moment, so messages wait their turn.
 // To Python:   {type: "need-all", view}, {type: "pick", ...}, {type: "error", text}.
 
 const reducedMotion = () => globalThis.matchMedia?.("(prefers-reduced-motion: reduce)").matches ?? false;
@@ -37,7 +38,13 @@ function connect(model, el, draw) {
     el.querySelector(":scope > .pl-error")?.remove();
     el.dataset.revision = state.revision;
   });
-  const listen = (message) => {
+  let turn = Promise.resolve(), waiting = 0;
+  const listen = (message, buffers) => {
+    if (message?.type !== "packed" && !waiting) { hear(message); return; }
+    waiting += 1;
+    turn = turn.then(guard(async () => hear(message?.type === "packed" ? await unpacked(buffers[0]) : message))).finally(() => { waiting -= 1; });
+  };
+  const hear = (message) => {
     if (message?.type === "all" && message.view === view) {
       state = message.state;
       show(new Set(Object.keys(state)));
@@ -54,6 +61,11 @@ function connect(model, el, draw) {
   model.on("msg:custom", listen);
   model.send({ type: "need-all", view });
   return { guard, fail, send: (message) => model.send(message), close: () => model.off("msg:custom", listen) };
+}
+
+async function unpacked(buffer) {
+  const stream = new Blob([buffer]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return JSON.parse(await new Response(stream).text());
 }
 
 // Classes that Python decides, beside those that the drawing and the view give; `before` is what was set last time.
