@@ -420,7 +420,7 @@ class App(Handle):
         for address in (src, dst):
             if not 0 <= address < 1 << 64:
                 raise KernelError("EINVAL", f"an address must have at most 64 bits, not {address:#x}")
-        queue = driver.queue_of(self.process) or driver.open_to_all()
+        queue = driver.queue_of(self.process) or driver.first_queue()
         record = self.process.completion_slot()
         work = Descriptor(Opcode.MEMMOVE, src=src, dst=dst, size=size)
         user.submit(self.kernel, self.process, driver, queue, work, record)

@@ -240,19 +240,10 @@ class Idxd(Actor):
         elif pasid is not None:
             self.drain_pasid(pasid)
 
-    def open_to_all(self) -> WorkQueue:
-        """The queue that a process can write to without having opened one: a shared one, which takes its PASID from the
-        CPU.
-
-        A dedicated queue sends the PASID of the process that opened it, so its portal page is mapped to nobody else.
-        Errors: ``-EACCES`` the device has dedicated queues only.
-        """
-        shared = [queue for queue in self.queues.values() if not queue.dedicated and queue.kind is QueueType.USER]
-        if not shared:
-            raise KernelError(
-                "EACCES", f"the dedicated queue of {self.name} is mapped only into the process that opens it"
-            )
-        return shared[0]
+    def first_queue(self) -> WorkQueue:
+        """The queue that a program would try if it had opened none: a shared one if there is one for processes."""
+        own = [queue for queue in self.queues.values() if queue.kind is QueueType.USER] or self.queues.values()
+        return min(own, key=lambda queue: (queue.dedicated, queue.index))
 
     def queue_of(self, process: Process) -> WorkQueue | None:
         """The queue that a process has open."""

@@ -2,7 +2,7 @@
 
 A *step* is one event. An *operation* is one call by a person (``vm1.spawn("app")``) with all the events that it causes.
 Going back undoes changes; nothing is computed again. A call made in the past starts a new future: the old one is
-dropped.
+dropped. In the middle of an operation that operation is completed first, so that no call is ever half made.
 
 Invariants: the state at step ``n`` is the state right after event ``n`` was emitted, and at the last step of an
 operation the state in which the operation left the world; observers see events and can change nothing (``observe``).
@@ -242,13 +242,25 @@ class Timeline:
         del self._events[first:], self._stops[first:]
         self._now = first
 
+    @property
+    def at_stake(self) -> int:
+        """How many steps a call made now would drop. A call in the middle of an operation lets that end first."""
+        return self.last - self._resume_from()
+
+    def _resume_from(self) -> int:
+        """The step from which a new future starts: an operation is whole or has not begun, it is never half done."""
+        operation = self.operation_now
+        return max(self._now, operation.last) if operation is not None else self._now
+
     def _forget_future(self) -> None:
+        """Drop what was undone, from the end of the present operation on."""
+        resume = self._resume_from()
+        if resume != self._now:
+            self.journal.seek(self._stops[resume - 1])
+            self._now = resume
         self.journal.forget_future()
-        del self._events[self._now :], self._stops[self._now :]
-        kept = [operation for operation in self._operations if operation.first < self._now]
-        if kept and kept[-1].last > self._now:
-            kept[-1] = kept[-1]._replace(last=self._now)
-        self._operations[:] = kept
+        del self._events[resume:], self._stops[resume:]
+        self._operations[:] = [operation for operation in self._operations if operation.last <= resume]
 
     def observe(self, observer: Callable[[Event], None]) -> Callable[[], None]:
         """Call ``observer`` with each new event; returns the function that ends this.

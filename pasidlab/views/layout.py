@@ -54,10 +54,13 @@ def _run_dot(text: str) -> str:
     program = shutil.which("dot")
     if program is None:
         raise GraphvizError(_MISSING)
-    done = subprocess.run([program, "-Tjson0"], input=text, capture_output=True, encoding="utf-8", check=False)
-    if done.returncode:
-        raise GraphvizError(f"dot refused a figure: {done.stderr.strip()}")
-    return done.stdout
+    for more in ([], ["-Gsplines=line"]):  # on rare figures dot loses an arrow that it wanted to bend
+        done = subprocess.run(
+            [program, "-Tjson0", *more], input=text, capture_output=True, encoding="utf-8", check=False
+        )
+        if not done.returncode:
+            return done.stdout
+    raise GraphvizError(f"dot refused a figure: {done.stderr.strip()}")
 
 
 def read(answer: str) -> Geometry:

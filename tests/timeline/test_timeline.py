@@ -234,16 +234,15 @@ def test_a_call_made_in_the_past_starts_a_new_future(time, world):
     assert [event.number for event in time.events] == list(range(time.last))
 
 
-def test_a_branch_from_the_middle_of_an_operation_cuts_it_there(time, world):
-    """The part of the operation that lies in the past stays, as a shorter operation."""
+def test_a_branch_from_the_middle_of_an_operation_lets_it_end_first(time, world):
+    """No call is ever half made: the present operation is completed, what came after it is dropped."""
     world.add(1, 10, 100)
-    time.back(1)
+    world.add(5000)
+    time.go(time.operations[1].last - 1)
+    assert (world.value, time.at_stake) == (11, 2)
     world.add(1000)
-    assert world.value == 1011
-    cut = time.operations[1]
-    assert subjects(time.events_of(cut)) == ["world.add(1, 10, 100)", "add 1", "add 10"]
-    time.go(cut.last)
-    assert world.value == 11
+    assert world.value == 1111
+    assert [operation.line for operation in time.operations][1:] == ["world.add(1, 10, 100)", "world.add(1000,)"]
 
 
 def test_time_travel_within_an_operation_is_refused(time, world):

@@ -21,7 +21,8 @@ def run_dot(text: str, form: str) -> str:
     """The ``dot`` program's answer; a message on its error output is a failure."""
     program = shutil.which("dot")
     assert program, "dot is not installed: apt-get install graphviz"
-    done = subprocess.run([program, f"-T{form}"], input=text, capture_output=True, encoding="utf-8", check=False)
+    command = [program, f"-T{form}", "-Gsplines=line"]  # what is read back matters here, not how arrows bend
+    done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

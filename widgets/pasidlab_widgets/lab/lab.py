@@ -126,7 +126,7 @@ class Lab(w.VBox):
     def act(self, call: Callable[[Machine], Message]) -> None:
         """Make a call on the machine, say what came of it, and refresh once."""
         time = self.machine.timeline
-        dropped, first = time.last - time.now, time.now
+        dropped, first = time.at_stake, time.now
         if dropped:
             self._forget()
         self._travel.stop()
