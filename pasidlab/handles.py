@@ -257,7 +257,8 @@ class VirtualMachine(Handle):
         """Let the hypervisor ask VFIO to bind a process's page table under any host PASID: what a wrong or hostile one
         may do.
 
-        Errors: ``-EINVAL`` out of range, ``-ENOENT`` not allocated, ``-EACCES`` another VM's, ``-EBUSY`` bound already.
+        Errors: ``-EINVAL`` out of range, ``-ENOENT`` not allocated, ``-EACCES`` another VM's, ``-EBUSY`` bound already
+        on a whole function (on an interface one more user is counted: its siblings share the parent's table).
         """
         self.vmm.bind_raw(device.name, host_pasid, app.process.mm.root)
 

@@ -97,8 +97,7 @@ def _landed(machine: Machine, frames: dict[str, set[int]], event: Event, later: 
 
 
 def _owner(machine: Machine, rid: int, pasid: int, later: list[Event]) -> str | None:
-    """Whose a PASID was when it was used; ``None`` for requests without PASID of a device that the host itself drives.
-    """
+    """Whose a PASID was when it was used; ``None`` for requests without PASID of a device that the host drives."""
     vmm = _vm_of(machine, rid, pasid)
     if vmm is not None:
         return vmm.name

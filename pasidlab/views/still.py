@@ -45,7 +45,7 @@ def page(title: str, note: str, width: float, height: float, inner: str, mode: M
     words += f'<text class="note" x="{_EDGE}" y="{_EDGE + 29}">{html(note)}</text>' if note else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="pasidlab" {size} viewBox="0 0 {wide} {tall}" role="img"'
-        f' aria-label="{html(title)}"><style>{style.still(mode)}</style>'
+        f' style="max-width:100%;height:auto" aria-label="{html(title)}"><style>{style.still(mode)}</style>'
         f'<rect class="paper" {size} rx="8"/>{words}'
         f'<g transform="translate({_EDGE} {_EDGE + top - 8})">{inner}</g></svg>'
     )

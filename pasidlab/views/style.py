@@ -67,12 +67,13 @@ _LADDER = f"""
 {ROOT} .row.is-future .say {{ fill: var(--pl-muted); font-style: italic; }}
 {ROOT} .row.is-future :is(.way, .tip, .dot) {{ opacity: .45; }}
 """
+# The root twice: JupyterLab sets the text of cells to the right with two classes.
 _TABLE = f"""
 {ROOT} table {{ border-collapse: collapse; color: var(--pl-ink); font: 12.5px {theme.UI_FONT};
   font-variant-numeric: tabular-nums; }}
 {ROOT} caption {{ text-align: left; font-weight: 600; padding: 2px 8px 6px 8px; }}
 {ROOT} th {{ text-align: left; font-weight: 600; color: var(--pl-muted); background: var(--pl-cluster); }}
-{ROOT} :is(td, th) {{ padding: 4px 10px; border-bottom: 1px solid var(--pl-rule); white-space: nowrap;
+{ROOT}{ROOT} :is(td, th) {{ padding: 4px 10px; border-bottom: 1px solid var(--pl-rule); white-space: nowrap;
   text-align: left; }}
 {ROOT} td.num {{ font-family: {theme.MONO_FONT}; font-size: 12px; }}
 {ROOT} td.is-changed {{ box-shadow: inset 0 -3px 0 var(--pl-changed); }}

@@ -56,7 +56,7 @@ _SENTENCES: Final[dict[Verb, str]] = {
     Verb.CLEAR_ENTRY: "clears entry, {subject}",
     Verb.INVALIDATE: "invalidates {subject}",
     Verb.DRAIN: "{subject}",
-    Verb.FAULT: "DMA fault: {subject}",
+    Verb.FAULT: "{subject}",
     Verb.WRITE_MSR: "{subject}",
     Verb.ENQCMD: "{subject}",
     Verb.MOVDIR64B: "MOVDIR64B {subject}",

@@ -63,6 +63,11 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
             raise
 
     @property
+    def label(self) -> str:
+        """The name by which events speak of this device."""
+        return self.name
+
+    @property
     def holder(self) -> str:
         """The name under which a programmed PASID is held."""
         return f"vdcm:{self.name}"

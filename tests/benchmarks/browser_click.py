@@ -3,7 +3,7 @@
     python -m tests.benchmarks.browser_click
 
 Prints, for each kind of click, the time from the click to the first frame in which the lab has answered (p50, p95,
-milliseconds) and what came over the wire (messages, bytes). Nothing is asserted: targets stand in the design, section 8.
+milliseconds) and what came over the wire (messages, bytes). Nothing is asserted; the targets are in DESIGN, section 8.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ CLICK = """(selector) => new Promise((done) => {
   let last = start, timer = 0;
   const seen = () => requestAnimationFrame(() => { last = performance.now(); });
   const watch = new MutationObserver((changes) => {
-    if (changes.some((c) => c.attributeName === 'data-revision' || c.target.closest?.('.pl-step, .pl-message-box'))) seen();
+    const told = (c) => c.attributeName === 'data-revision' || c.target.closest?.('.pl-step, .pl-message-box');
+    if (changes.some(told)) seen();
     clearTimeout(timer);
     timer = setTimeout(over, 250);
   });

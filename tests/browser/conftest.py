@@ -1,4 +1,8 @@
-"""Fixtures of the browser tests: one JupyterLab and one browser for the whole run, a page and kernels for each test."""
+"""Fixtures of the browser tests: one JupyterLab and one browser a file, a page and kernels for each test.
+
+The browser ends with its file: while it runs, its driver keeps an event loop in the main thread, in which other tests
+that use asyncio could not work.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,14 @@ from tests.browser.notebook import Notebook
 from tests.browser.server import ROOT, Server, jupyterlab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running JupyterLab."""
     with jupyterlab(tmp_path_factory.mktemp("jupyterlab")) as running:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
     """A running browser."""
     with browser(tmp_path_factory.mktemp("browser")) as running:

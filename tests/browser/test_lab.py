@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -58,17 +60,31 @@ class LabPage:
         expect(self.message).to_contain_text(text)
 
 
-@pytest.fixture
-def lab(notebook: Notebook) -> Iterator[LabPage]:
-    """The lab at the end of the lesson, all cells run."""
+@contextmanager
+def opened(notebook: Notebook, file: Path) -> Iterator[LabPage]:
+    """The last lab of a notebook, all cells run; at the end nothing must have gone wrong."""
     notebook.page.set_viewport_size({"width": 1600, "height": 1000})
-    notebook.open_notebook(LESSON)
+    notebook.open_notebook(file)
     notebook.run_all(timeout=90_000)
     shown = LabPage(notebook.page)
     shown.root.scroll_into_view_if_needed()
     expect(shown.node("iommu")).to_be_visible()
     yield shown
     assert notebook.complaints() == []
+
+
+@pytest.fixture
+def lesson(notebook: Notebook) -> Iterator[LabPage]:
+    """The lab at the end of lesson 00."""
+    with opened(notebook, LESSON) as shown:
+        yield shown
+
+
+@pytest.fixture
+def lab(notebook: Notebook) -> Iterator[LabPage]:
+    """A lab alone in a notebook."""
+    with opened(notebook, notebook.write("lab.ipynb", ["from pasidlab_widgets import Lab", "Lab()"])) as shown:
+        yield shown
 
 
 def build_two_vms(lab: LabPage) -> None:
@@ -87,8 +103,9 @@ def build_two_vms(lab: LabPage) -> None:
         lab.says("guest PASID 1")
 
 
-def test_the_two_vm_story_by_clicking(lab: LabPage, notebook: Notebook) -> None:
+def test_the_two_vm_story_by_clicking(lesson: LabPage, notebook: Notebook) -> None:
     """Both guests have PASID 1, backed by different host PASIDs; unbind clears KVM's entries, going back shows them."""
+    lab = lesson
     build_two_vms(lab)
     lab.tab("Guest → host")
     entries = [lab.node("kvm:0:1"), lab.node("kvm:1:1")]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from pasidlab.views import Edge, Figure, Node
 from pasidlab.views.changes import mark_figure
 from pasidlab.views.room import Room
@@ -9,7 +11,7 @@ from pasidlab.views.room import Room
 
 def figure(*keys: str) -> Figure:
     """Boxes in a row."""
-    arrows = tuple(Edge(f"{a}>{b}", a, b) for a, b in zip(keys, keys[1:], strict=False))
+    arrows = tuple(Edge(f"{a}>{b}", a, b) for a, b in pairwise(keys))
     return Figure("f", "F", tuple(Node(key, (key,)) for key in keys), arrows)
 
 

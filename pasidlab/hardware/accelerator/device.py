@@ -75,7 +75,7 @@ class Accelerator(AcceleratorRegisters):
         refused = self._refusal(portal, dedicated=True)
         if refused:
             self.emit(
-                Verb.REFUSE, f"{self.path} wq{portal.wq}: store dropped, {refused}", device=self.path, wq=portal.wq
+                Verb.REFUSE, f"{self.label} wq{portal.wq}: store dropped, {refused}", device=self.path, wq=portal.wq
             )
         else:
             self._accept(portal.wq, data)
@@ -90,7 +90,7 @@ class Accelerator(AcceleratorRegisters):
                 "pasid": Descriptor.from_bytes(data).pasid,
                 "reason": refused,
             }
-            self.emit(Verb.RETRY, f"{self.path} wq{portal.wq}: {refused}", None, None, **facts)
+            self.emit(Verb.RETRY, f"{self.label} wq{portal.wq}: {refused}", None, None, **facts)
         else:
             self._accept(portal.wq, data)
         return not refused
@@ -114,10 +114,10 @@ class Accelerator(AcceleratorRegisters):
         ticket, name = queue.next_ticket, opcode_name(HW_DESC["opcode"].get(words))
         pasid = self._pasid(wq, words)
         who = "without PASID" if pasid is None else f"for PASID {pasid}"
-        action = self.agenda.enable(self, f"{wq} {ticket}", f"{self.path} wq{wq} executes {name} {who}")
+        action = self.agenda.enable(self, f"{wq} {ticket}", f"{self.label} wq{wq} executes {name} {who}")
         queue.put(data, action)
         facts = {"device": self.path, "wq": wq, "pasid": pasid, "opcode": name}
-        self.emit(Verb.ACCEPT, f"{self.path} wq{wq} {name}", None, None, **facts)
+        self.emit(Verb.ACCEPT, f"{self.label} wq{wq} {name}", None, None, **facts)
 
     # --- execution ----------------------------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class Accelerator(AcceleratorRegisters):
         dma, name = self._port(wq, work), opcode_name(work.opcode)
         facts = {"device": self.path, "wq": wq, "pasid": dma.pasid, "opcode": name}
         places = {"src": work.src, "dst": work.dst, "size": work.size}
-        event = self.emit(Verb.EXECUTE, f"{self.path} wq{wq} {name}", None, None, **facts, **places)
+        event = self.emit(Verb.EXECUTE, f"{self.label} wq{wq} {name}", None, None, **facts, **places)
         with self.timeline.because(event):
             completion = execute(dma, work, self._limits(wq))
             try:
@@ -140,7 +140,7 @@ class Accelerator(AcceleratorRegisters):
                 self._software_error(wq, work, dma, error)
             status = CompletionStatus(completion.status).name
             outcome = {**completion._asdict(), "status": status}
-            self.emit(Verb.COMPLETE, f"{self.path} wq{wq} {name}", None, status, **facts, **outcome)
+            self.emit(Verb.COMPLETE, f"{self.label} wq{wq} {name}", None, status, **facts, **outcome)
 
     def _port(self, wq: int, work: Descriptor) -> DmaPort:
         """On whose behalf a descriptor's DMA runs."""
@@ -173,7 +173,7 @@ class Accelerator(AcceleratorRegisters):
             invalid_flags=work.flags if error.error == CompletionStatus.INVALID_FLAGS else 0,
             fault_addr=error.fault_addr,
         )
-        self.emit(Verb.FAULT, f"{self.path} SWERR {CompletionStatus(error.error).name}", None, None, **facts)
+        self.emit(Verb.FAULT, f"{self.label} SWERR {CompletionStatus(error.error).name}", None, None, **facts)
 
     # --- drain and abort ----------------------------------------------------------------------------------------
 

@@ -78,6 +78,11 @@ class AcceleratorRegisters(RegisterFile, ABC):
         self.config = ConfigSpace(timeline, f"{path}.config")
         self.power_on()
 
+    @property
+    def label(self) -> str:
+        """The name by which events speak of this device."""
+        return self.path
+
     def power_on(self) -> None:
         """All registers at their reset values."""
         self.clear()
@@ -168,14 +173,14 @@ class AcceleratorRegisters(RegisterFile, ABC):
         if not mask:
             return
         if self.wq_enabled(wq):
-            self.emit(Verb.REFUSE, f"{self.path} wq{wq}: WQCFG is read-only while the queue is enabled", wq=wq)
+            self.emit(Verb.REFUSE, f"{self.label} wq{wq}: WQCFG is read-only while the queue is enabled", wq=wq)
             return
         offset = at.wqcfg_offset(wq, dword)
         old, before = self.get32(offset), self.wq_pasid(wq)
         self.put32(offset, old & ~mask | value & mask)
         if dword == _PASID_DWORD and (old ^ value) & _writable(False, dword):
             after = self.wq_pasid(wq)
-            self.emit(Verb.PROGRAM, f"{self.path} wq{wq} PASID", before, after, device=self.path, wq=wq, pasid=after)
+            self.emit(Verb.PROGRAM, f"{self.label} wq{wq} PASID", before, after, device=self.path, wq=wq, pasid=after)
 
     # --- commands -----------------------------------------------------------------------------------------------
 
@@ -185,11 +190,11 @@ class AcceleratorRegisters(RegisterFile, ABC):
         self.put32(at.CMD, word)
         self.put_words(at.CMDSTS, CMDSTS, CMDSTS.encode(active=1))
         facts = {"device": self.path, "command": name, "operand": operand}
-        event = self.emit(Verb.COMMAND, f"{self.path} {name} {operand:#x}", None, None, **facts)
+        event = self.emit(Verb.COMMAND, f"{self.label} {name} {operand:#x}", None, None, **facts)
         with self.timeline.because(event):
             error = CommandError(self._command(command, operand))
             self.put_words(at.CMDSTS, CMDSTS, CMDSTS.encode(err=error))
-            self.emit(Verb.ANSWER, f"{self.path} {name}", None, error.name, error=error.value, **facts)
+            self.emit(Verb.ANSWER, f"{self.label} {name}", None, error.name, error=error.value, **facts)
 
     @abstractmethod
     def _command(self, command: int, operand: int) -> int:
@@ -218,14 +223,14 @@ class AcceleratorRegisters(RegisterFile, ABC):
         """Change the device's state, and say so."""
         if enabled != self.enabled:
             self.set_fields(at.GENSTS, GENSTS, state=int(enabled))
-            self.emit(Verb.ENABLE if enabled else Verb.DISABLE, self.path, device=self.path)
+            self.emit(Verb.ENABLE if enabled else Verb.DISABLE, self.label, device=self.path)
 
     def set_wq_enabled(self, wq: int, enabled: bool) -> None:
         """Change a queue's state, and say so."""
         if enabled != self.wq_enabled(wq):
             self.set_fields(at.wqcfg_offset(wq), WQCFG, wq_state=int(enabled))
             facts = {"device": self.path, "wq": wq, "pasid": self.wq_pasid(wq)}
-            self.emit(Verb.ENABLE if enabled else Verb.DISABLE, f"{self.path} wq{wq}", None, None, **facts)
+            self.emit(Verb.ENABLE if enabled else Verb.DISABLE, f"{self.label} wq{wq}", None, None, **facts)
 
     def enable_wq(self, wq: int) -> CommandError:
         """Take a queue into use, after :meth:`check_enable_wq` had nothing against it."""

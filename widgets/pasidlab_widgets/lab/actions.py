@@ -130,7 +130,7 @@ def copy(machine: Machine, process: str, device: str, text: str) -> Message:
         address = f"{outcome.fault_address or 0:#x}"
         said = say("copy-fault", "fault", count=outcome.copied, status=outcome.status.name, address=address)
         why = fault_since(machine, start)
-        return said.also(why.title, *why.sentences) if why else said
+        return said.also(why.title, *why.sentences).printed(*why.output) if why else said
     content = repr(app.read(target, len(data)).decode(errors="replace"))
     facts = {"source": f"{source:#x}", "target": f"{target:#x}", "process": app.name, "content": content}
     return say("copy", count=outcome.copied, **facts)

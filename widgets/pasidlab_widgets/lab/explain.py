@@ -17,13 +17,13 @@ __all__ = ["fault_since", "refused"]
 
 
 def refused(error: KernelError, lesson: str = "") -> Message:
-    """What a refusal means: the errno, the reason, the errno in words, and what it teaches here.
+    """What a refusal means: the errno, the reason, and what it teaches here (else the errno in words).
 
     >>> refused(KernelError("ENOSPC", "vm1 has used its quota of 2 PASIDs")).title
     'Refused: -ENOSPC'
     """
     said = say("refused", "refused", name=error.name, reason=error.reason.rstrip("."))
-    return said.also(ERRNO.get(error.name, ""), lesson)
+    return said.also(lesson or ERRNO.get(error.name, ""))
 
 
 def fault_since(machine: Machine, step: int, lesson: str = "") -> Message | None:
@@ -40,6 +40,6 @@ def fault_since(machine: Machine, step: int, lesson: str = "") -> Message | None
             reason = FaultReason.of(code)
             record = machine.fault_log[-1] if machine.fault_log else ""
             meaning = reason.meaning[:1].upper() + reason.meaning[1:]
-            facts = {"code": f"{code:#x}", "label": reason.label, "meaning": meaning, "record": record}
-            return say("fault", "fault", **facts).also(lesson, FAULT)
+            facts = {"code": f"{code:#x}", "label": reason.label, "meaning": meaning}
+            return say("fault", "fault", **facts).also(lesson, FAULT).printed(record)
     return None

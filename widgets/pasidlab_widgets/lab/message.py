@@ -22,7 +22,7 @@ _SIGNS: dict[str, str] = {"done": "✓", "refused": "✕", "fault": "▲", "brok
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One answer. ``lines`` are the Python lines that led to it.
+    """One answer. ``lines`` are the Python lines that led to it, ``output`` what the modelled host printed.
 
     >>> Message("done", "vm1 is running").kind
     'done'
@@ -32,10 +32,15 @@ class Message:
     title: str
     sentences: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
+    output: tuple[str, ...] = ()
 
     def also(self, *sentences: str) -> Message:
         """The message with more to say; empty sentences are left out."""
         return replace(self, sentences=(*self.sentences, *filter(None, sentences)))
+
+    def printed(self, *output: str) -> Message:
+        """The message with what the modelled host printed."""
+        return replace(self, output=output)
 
     def of(self, lines: tuple[str, ...]) -> Message:
         """The message with the lines that led to it."""
@@ -60,6 +65,7 @@ def message_html(message: Message) -> str:
     False
     """
     lines = "".join(f"<code>{_breakable(line)}</code>" for line in message.lines)
+    lines += "".join(f"<samp>{escape(line)}</samp>" for line in message.output if line)
     text = "".join(f"<p>{escape(sentence)}</p>" for sentence in message.sentences)
     return (
         f'<div class="pl-message k-{message.kind}" role="status" aria-live="polite">'

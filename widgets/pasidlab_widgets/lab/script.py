@@ -56,7 +56,12 @@ def _row(operation: Operation, now: int) -> Line:
     state = "pending" if operation.refused else "live" if operation.first < now <= operation.last else "idle"
     if operation.first >= now:
         state, answer = "off", answer or "undone"
-    return Line(f"line:{operation.last}", (operation.line, answer, f"{operation.first + 1}-{operation.last}"), state)
+    return Line(f"line:{operation.last}", (operation.line, answer, _steps(operation)), state)
+
+
+def _steps(operation: Operation) -> str:
+    first = operation.first + 1
+    return str(first) if first == operation.last else f"{first}-{operation.last}"
 
 
 class LinesPane:

@@ -1,8 +1,8 @@
 """Surface: an unseen part of the lab that does what concerns the page as a whole.
 
-It brings the style sheet, tells Python the colours of the page, puts to rest the buttons that cannot be pressed now (one
-message instead of one for each), and keeps JupyterLab's keyboard shortcuts away from the controls (``facts/ui.md`` Q8:
-else "a" inserts a cell).
+It brings the style sheet, tells Python the colours of the page, puts to rest the buttons that cannot be pressed now
+(one message instead of one for each), and keeps JupyterLab's keyboard shortcuts away from the controls
+(``facts/ui.md`` Q8: else "a" inserts a cell).
 """
 
 from __future__ import annotations

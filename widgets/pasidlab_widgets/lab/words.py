@@ -183,7 +183,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     ),
     "check-broken": ("{count} invariant{s} broken", "{where}"),
     "refused": ("Refused: -{name}", "The answer: {reason}."),
-    "fault": ("DMA fault {code}: {label}", "{meaning}. The IOMMU recorded it: {record}"),
+    "fault": ("DMA fault {code}: {label}", "{meaning}. The IOMMU recorded it, and the host logged it."),
     "no-fault": ("The request went through", "It was answered by address {address}."),
     "future": ("", "{count} later step{s} dropped: this is a new future."),
     "not-refused": ("This was not refused", "The call returned {answer}."),

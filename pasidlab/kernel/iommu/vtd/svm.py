@@ -7,8 +7,8 @@ leaves nothing behind.
 
 One binding record a PASID; only its first device takes the reference and notifies, only its last one undoes that.
 
-FREE of a bound PASID (a guest that forgot to unbind) is handled later, by queued work on the agenda: handlers are atomic
-and must not wait for hardware.
+FREE of a bound PASID (a guest that forgot to unbind) is handled later, by queued work on the agenda: handlers are
+atomic and must not wait for hardware.
 """
 
 from __future__ import annotations
