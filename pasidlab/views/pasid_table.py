@@ -27,7 +27,7 @@ __all__ = ["entry_table", "pasid_table"]
 _SHOWN: Final = 14
 """Entries drawn one by one; the rest is folded into one box."""
 _ENTRY: Final = 22
-_TARGET: Final = 21
+_TARGET: Final = 24
 _TABLE: Final = 16
 
 
