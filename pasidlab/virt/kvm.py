@@ -25,6 +25,8 @@ from pasidlab.kernel.ioasid.notifier import IoasidEvent, Payload, Priority
 from pasidlab.timeline import Actor, Verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pasidlab.hardware.cpu import Cpu
     from pasidlab.kernel.kernel import Kernel
     from pasidlab.kernel.mm import Mm
@@ -74,6 +76,13 @@ class GuestMemory(Memory):
         if (address & 0xFFF) + 8 * count > 4096:
             return super().load_words(address, count)
         return self._host.load_words(self._physical(address), count)
+
+    def store_words(self, address: int, words: Sequence[int]) -> None:
+        """Write consecutive words; inside one page this is one translation."""
+        if (address & 0xFFF) + 8 * len(words) > 4096:
+            super().store_words(address, words)
+        else:
+            self._host.store_words(self._physical(address), words)
 
     def clear_frame(self, address: int) -> None:
         """Zero one page."""
