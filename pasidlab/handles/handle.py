@@ -1,0 +1,81 @@
+"""The handle itself, and verbs: each is one operation on the timeline.
+
+The Python line that repeats an operation is derived from the call itself, so the lab can show it and a recorded run can
+hold it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, ClassVar, Concatenate, ParamSpec, TypeVar
+
+if TYPE_CHECKING:
+    from pasidlab.machine import Machine
+
+__all__ = ["Handle", "line_of", "transaction", "verb"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+H = TypeVar("H", bound="Handle")
+
+
+class Handle:
+    """Something of a machine that a person can name. ``expression`` is Python that finds it again.
+
+    ``draw`` is set by the package itself (:mod:`pasidlab.views.rich`): pictures are made above this floor.
+    """
+
+    draw: ClassVar[Callable[[Handle], dict[str, str]] | None] = None
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+
+    @property
+    def expression(self) -> str:
+        """Python that evaluates to this handle, given the machine as ``m``."""
+        raise AttributeError("every handle names itself")
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """How a notebook shows this handle: a picture or a table from the floor above, and always its text."""
+        drawn = {} if Handle.draw is None else Handle.draw(self)
+        return {"text/plain": repr(self), **drawn}
+
+
+def verb(method: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[H, P], R]:
+    """Make a method one operation of its machine's timeline, recorded as the line that repeats it."""
+    return _operation(method, atomic=False)
+
+
+def transaction(method: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[H, P], R]:
+    """A verb of the administrator's: when it is refused, only the call and its refusal remain."""
+    return _operation(method, atomic=True)
+
+
+def _operation(method: Callable[Concatenate[H, P], R], *, atomic: bool) -> Callable[Concatenate[H, P], R]:
+    @wraps(method)
+    def operation(self: H, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        machine = self.machine
+        with machine.timeline.operation(line_of(self, method.__name__, args, kwargs), atomic=atomic):
+            try:
+                return method(self, *args, **kwargs)
+            finally:
+                machine.settle()
+
+    return operation
+
+
+def line_of(handle: Handle, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> str:
+    """``m.vm("vm1").spawn("app")``: the call as Python text."""
+    words = [_word(value) for value in args] + [f"{key}={_word(value)}" for key, value in kwargs.items()]
+    return f"{handle.expression}.{name}({', '.join(words)})"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, Handle):
+        return value.expression
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 4096:
+        return hex(value)
+    return repr(value)
