@@ -29,7 +29,7 @@ from pasidlab.timeline import HARDWARE, HOST, USER, Agenda, EnabledAction, Part,
 from pasidlab.virt.vmm import GUEST_MEMORY, POLICIES, Vmm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from pasidlab.kernel.process import Process
 
@@ -38,6 +38,7 @@ __all__ = ["DEFAULT_QUOTA", "Machine"]
 DEFAULT_QUOTA: Final = 1000
 """PASIDs for a VM when nothing else is asked for: the default of VFIO's ``pasid_quota`` module parameter."""
 _MEMORY: Final = 1 << 30
+_HYPERVISOR: Final = "vmm-"
 _IOMMU_SIZE: Final = 0x1000
 _FIRST_BUS: Final = 0x6A
 _BAR_BASE: Final = 0xC000_0000
@@ -84,7 +85,9 @@ class Machine(Handle):
         self.accelerators = Table[str, Accelerator](time, "accelerators")
         self.vmms = Table[str, Vmm](time, "vmms")
         self.numbers = Table[str, int](time, "vm-numbers")
-        with time.operation(f'm = Machine(iommu="{iommu}")'):
+        self.supervisor: Callable[[], None] | None = None
+        more = f", memory={memory:#x}" if memory != _MEMORY else ""
+        with time.operation(f'm = Machine(iommu="{iommu}"{more})'):
             self.kernel = Kernel(Platform(time, self.agenda, HOST, self.memory, memory, self.mmio, self.cpu))
         time.floor = time.now
 
@@ -107,7 +110,7 @@ class Machine(Handle):
             raise KernelError(
                 "EINVAL", f"an accelerator must have 1 to 8 work queues, not {shared} shared and {dedicated} dedicated"
             )
-        slot = self._free_slot(len(self.accelerators))
+        slot = self._next_slot()
         rid = (_FIRST_BUS + slot) << 8 | 0x08
         device = Accelerator(self.timeline, name, rid, self.fabric, self.agenda, shared=shared, dedicated=dedicated)
         bar0 = _BAR_BASE + slot * _BAR_STEP
@@ -120,8 +123,9 @@ class Machine(Handle):
                 driver.give_to_mdev(queue.index)
         return PhysicalFunction(self, name)
 
-    @staticmethod
-    def _free_slot(used: int) -> int:
+    def _next_slot(self) -> int:
+        """The place of the next function; functions are never unplugged from the host."""
+        used = len(self.accelerators)
         if used >= 16:
             raise KernelError("ENOSPC", "the machine must have at most 16 accelerators")
         return used
@@ -149,8 +153,8 @@ class Machine(Handle):
         name is taken; ``-ENOSPC`` the quotas of all sets would exceed the 2^20 PASIDs there are.
         """
         self.check_name("VM", name, self._names())
-        if quota < 1:
-            raise KernelError("EINVAL", f"the quota must be at least 1 PASID, not {quota}")
+        if type(quota) is not int or quota < 1:
+            raise KernelError("EINVAL", f"the quota must be at least 1 PASID, not {quota!r}")
         if policy not in (None, *POLICIES):
             raise KernelError("EINVAL", f"the policy must be one of {', '.join(POLICIES)}, not {policy!r}")
         if memory % 4096 or not 1 << 20 <= memory <= 1 << 28:
@@ -199,8 +203,6 @@ class Machine(Handle):
             raise KernelError(
                 "EBUSY", f"{device.name} must not be in use to be assigned as a whole; {len(busy)} clients hold queues"
             )
-        vm.vmm.require_policy("identity")
-        parent.stop()
         vm.vmm.attach_function(parent, device.name)
         return AssignedDevice(self, vm.name, device.name)
 
@@ -227,6 +229,8 @@ class Machine(Handle):
     def spawn(self, name: str) -> App:
         """Start a process on the host itself (native SVA). Errors: ``-EINVAL`` name, ``-EEXIST`` it is taken."""
         self.check_name("process", name, ())
+        if name.startswith(_HYPERVISOR):
+            raise KernelError("EINVAL", f"a process must not be called {name}: such names belong to hypervisors")
         return App(self, HOST, self.kernel.spawn(name))
 
     def app(self, name: str) -> App:
@@ -298,7 +302,7 @@ class Machine(Handle):
         """``-EINVAL`` unless a name is 1 to 32 letters, digits, ``_`` or ``-`` and starts with a letter (no dots: these
         divide the paths of parts), or if it is reserved; ``-EEXIST`` if taken.
         """
-        if not _NAME.fullmatch(name):
+        if type(name) is not str or not _NAME.fullmatch(name):
             raise KernelError(
                 "EINVAL",
                 f"a {kind} name must be 1 to 32 letters, digits, dashes or underscores and start with a letter, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -68,3 +69,12 @@ def test_the_package_runs_as_a_module() -> None:
     )
     assert done.returncode == 0
     assert done.stderr == ""
+
+
+def test_a_terminal_without_arrows_does_not_end_a_story() -> None:
+    """What the encoding of stdout lacks is replaced; the exit status still speaks of the story."""
+    command = [sys.executable, "-m", "pasidlab", "run", "two-vms"]
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252"}
+    done = subprocess.run(command, capture_output=True, check=False, env=environment)
+    assert done.returncode == 0
+    assert done.stderr == b""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 
@@ -254,3 +254,13 @@ def test_a_device_that_leaves_takes_its_bindings_with_it() -> None:
     assert b.vm.pasids == {}
     b.app.exit()
     assert b.m.check().ok
+
+
+@pytest.mark.parametrize("quota", [1.5, True, "5", None])
+def test_a_quota_that_is_no_number_of_pasids_is_refused(quota: object) -> None:
+    """-EINVAL, and the machine's digest is as before."""
+    m = Machine()
+    before = m.timeline.digest()
+    with pytest.raises(KernelError, match="EINVAL"):
+        cast("Any", m).create_vm("vm1", quota=quota)
+    assert m.timeline.digest() == before

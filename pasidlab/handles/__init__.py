@@ -1,7 +1,7 @@
 """Handles: what a notebook holds of a VM, a process or a device, and the verbs on them.
 
-A handle has no state: it names something in the machine and looks it up when used. After going back in time a handle
-means what that name meant then; a handle of something that is gone answers with an error that says so.
+Handles of machines, VMs and devices name something and look it up when used: after going back in time they mean what
+that name meant then. A handle of a process means that one process. What is gone answers with an error that says so.
 """
 
 from pasidlab.handles.app import App

@@ -22,7 +22,7 @@ __all__ = ["App"]
 
 
 class App(Handle):
-    """A running process, in a guest or on the host."""
+    """A running process (a ``task_struct`` with its mm), in a guest or on the host."""
 
     def __init__(self, machine: Machine, altitude: str, process: Process) -> None:
         super().__init__(machine)

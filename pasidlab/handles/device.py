@@ -17,7 +17,7 @@ __all__ = ["AssignedDevice", "PhysicalFunction"]
 
 
 class PhysicalFunction(Handle):
-    """A whole accelerator: ``rid`` is its requester ID on the bus."""
+    """A whole accelerator, a PCIe function like Intel's DSA: ``rid`` is its requester ID on the bus."""
 
     def __init__(self, machine: Machine, name: str) -> None:
         super().__init__(machine)

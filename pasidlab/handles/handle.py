@@ -6,6 +6,7 @@ hold it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, ClassVar, Concatenate, ParamSpec, TypeVar
@@ -56,11 +57,16 @@ def _operation(method: Callable[Concatenate[H, P], R], *, atomic: bool) -> Calla
     @wraps(method)
     def operation(self: H, /, *args: P.args, **kwargs: P.kwargs) -> R:
         machine = self.machine
-        with machine.timeline.operation(line_of(self, method.__name__, args, kwargs), atomic=atomic):
-            try:
-                return method(self, *args, **kwargs)
-            finally:
-                machine.settle()
+        outermost = not machine.timeline.busy
+        try:
+            with machine.timeline.operation(line_of(self, method.__name__, args, kwargs), atomic=atomic):
+                try:
+                    return method(self, *args, **kwargs)
+                finally:
+                    machine.settle()
+        finally:
+            if outermost and machine.supervisor is not None:
+                machine.supervisor()
 
     return operation
 
@@ -75,7 +81,7 @@ def _word(value: object) -> str:
     if isinstance(value, Handle):
         return value.expression
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 4096:
         return hex(value)
     return repr(value)

@@ -21,7 +21,7 @@ __all__ = ["VirtualMachine"]
 
 
 class VirtualMachine(Handle):
-    """A running VM."""
+    """A running VM: a hypervisor process (as QEMU is one), its KVM VM and VFIO container, and the guest in it."""
 
     def __init__(self, machine: Machine, name: str) -> None:
         super().__init__(machine)

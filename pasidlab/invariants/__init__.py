@@ -1,7 +1,8 @@
 """What must hold in every reachable state, evaluated on demand: isolation is checked, not assumed.
 
 Twelve rules (:data:`RULES`). Each is a function from a machine to sentences that say what is wrong, so an empty answer
-is good news. They read the same bits that the hardware reads, and never the software's own bookkeeping alone.
+is good news. Rules about tables and queues read the bits that the hardware reads; rules about sets and numbers read the
+IOASID core; rules about order read the event stream.
 """
 
 from __future__ import annotations

@@ -83,17 +83,20 @@ class Kernel(Actor):
         """Let a process run on the CPU: its IA32_PASID is loaded with its extended state."""
         cpu = self.platform.cpu
         if cpu.read_msr(IA32_PASID) != process.ia32_pasid:
-            cpu.write_msr(IA32_PASID, process.ia32_pasid)
+            event = self.emit(Verb.SCHEDULE, f"process {process.name}", pid=process.pid)
+            with self.timeline.because(event):
+                cpu.write_msr(IA32_PASID, process.ia32_pasid)
 
     # --- devices ------------------------------------------------------------------------------------------------------
 
     def probe(self, name: str, rid: int, bar0: int, bar2: int) -> Idxd:
         """A device appeared: give it PASID tables and its driver."""
-        self.iommu.add_device(rid)
         device = Idxd(self.platform, self.sva, name, rid, bar0, bar2)
-        self.accelerators[name] = device
-        event = self.emit(Verb.PLUG, f"device {name}", after=f"{device.queue_count} work queues", rid=rid)
+        queues = f"{device.queue_count} work queue{'s' if device.queue_count != 1 else ''}"
+        event = self.emit(Verb.PLUG, f"device {name}", after=queues, rid=rid)
         with self.timeline.because(event):
+            self.iommu.add_device(rid)
+            self.accelerators[name] = device
             device.start()
         return device
 

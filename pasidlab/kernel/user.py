@@ -42,9 +42,9 @@ def submit(kernel: Kernel, process: Process, device: Idxd, queue: WorkQueue, wor
     process.mm.write(completion, bytes(COMPLETION_SIZE))
     flags = work.flags | Flag.CRAV | Flag.RCR
     data = work._replace(completion_addr=completion, flags=flags).to_bytes()
+    kernel.run(process)
     event = process.emit(Verb.SUBMIT, f"to {device.name} wq{queue.index}", pid=process.pid, wq=queue.index)
     with process.timeline.because(event):
-        kernel.run(process)
         cpu, mmio, portal = kernel.platform.cpu, kernel.platform.mmio, device.portal(queue)
         if queue.dedicated:
             cpu.movdir64b(mmio, portal, data)

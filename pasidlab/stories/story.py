@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from pasidlab.errors import KernelError
 from pasidlab.machine import Machine
 
 if TYPE_CHECKING:
@@ -47,18 +48,34 @@ def expect(holds: bool, sentence: str) -> None:
 
 
 def play(story: Story, machine: Machine | None = None) -> Iterator[Chapter]:
-    """Tell a story, chapter by chapter; after each one every invariant must hold."""
+    """Tell a story, chapter by chapter; every invariant must hold after each operation and at each chapter's end.
+
+    A chapter in which something breaks is told before :class:`StoryBroken` says what.
+    """
     machine = machine or Machine()
+    found: list[str] = []
+
+    def supervise() -> None:
+        found.extend(str(violation) for violation in machine.check().violations)
+
+    machine.supervisor = supervise
     caption, seen = "", machine.timeline.now
-    for following in story.tell(machine):
+    telling = story.tell(machine)
+    broken: Exception | None = None
+    while broken is None:
+        following = ""
+        try:
+            following = next(telling, "")
+        except (StoryBroken, KernelError) as error:
+            broken = error
+        supervise()
         if caption:
-            yield _close(machine, caption, seen)
+            yield Chapter(caption, machine.timeline.events[seen:])
+        if found:
+            raise StoryBroken("\n".join(dict.fromkeys(found)))
+        if not following:
+            break
         caption, seen = following, machine.timeline.now
-    yield _close(machine, caption, seen)
-
-
-def _close(machine: Machine, caption: str, seen: int) -> Chapter:
-    report = machine.check()
-    if not report.ok:
-        raise StoryBroken("\n".join(map(str, report.violations)))
-    return Chapter(caption, machine.timeline.events[seen:])
+    machine.supervisor = None
+    if broken is not None:
+        raise StoryBroken(str(broken)) from broken

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from pasidlab.errors import KernelError
 from pasidlab.handles import App
+from pasidlab.hardware.accelerator.descriptor import CompletionStatus
 from pasidlab.machine import Machine
 from pasidlab.stories.story import Story, expect
 
@@ -41,7 +43,18 @@ def _tell(m: Machine) -> Iterator[str]:
     src, dst = buffers[0]
     places = [m.translate(dsa.rid, pasid=pasid, address=src).address for pasid in (h1, h2)]
     expect(None not in places and places[0] != places[1], "one virtual address, two host-physical pages")
+    secret = app2.buffer(_TEXTS[1])
+    outcome = app1.copy(adi1, secret, dst, len(_TEXTS[1]))
+    expect(outcome.status is CompletionStatus.PAGE_FAULT_NOBOF, "an address of the other guest is a page fault")
+    expect("0x71" in m.fault_log[-1], "the IOMMU has recorded the reason: no first-level entry")
+    try:
+        vm1.bind_raw(adi1, h2, app1)
+    except KernelError as error:
+        expect(error.name == "EACCES", "a hypervisor cannot bind another VM's PASID")
+    else:
+        expect(False, "the foreign PASID is refused")
     expect(app1.read(dst, len(_TEXTS[0])) == _TEXTS[0], "the first guest still has its own bytes")
+    expect(app2.read(secret, len(_TEXTS[1])) == _TEXTS[1], "and the second one its own")
 
     yield "Both unbind: entries are cleared, KVM and the device are told, the numbers return to the pool."
     app1.unbind(adi1)

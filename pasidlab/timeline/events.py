@@ -33,6 +33,7 @@ class Verb(StrEnum):
     DESTROY = "destroy"
     SPAWN = "spawn"
     EXIT = "exit"
+    SCHEDULE = "schedule"
     PLUG = "plug"
     ASSIGN = "assign"
     OPEN = "open"

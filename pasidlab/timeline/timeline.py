@@ -89,6 +89,11 @@ class Timeline:
         return self._events[: self._now]
 
     @property
+    def busy(self) -> bool:
+        """Whether an operation is being carried out."""
+        return self._open is not None
+
+    @property
     def now(self) -> int:
         """The present step: how many events lie in the past."""
         return self._now
@@ -214,7 +219,7 @@ class Timeline:
                     refused = str(error)
                     if atomic:
                         self._roll_back(first + 1, position)
-                    self.emit(USER, "kernel", Verb.REFUSE, error.reason, after=f"-{error.name}")
+                    self.emit(USER, "user", Verb.REFUSE, error.reason, after=f"-{error.name}")
                     raise
         except KernelError:
             self._finish(line, first, refused)

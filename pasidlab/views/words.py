@@ -23,6 +23,7 @@ _SENTENCES: Final[dict[Verb, str]] = {
     Verb.DESTROY: "{subject} is killed",
     Verb.SPAWN: "starts {subject}",
     Verb.EXIT: "{subject} exits",
+    Verb.SCHEDULE: "lets {subject} run",
     Verb.PLUG: "finds {subject}",
     Verb.ASSIGN: "assigns {subject}",
     Verb.OPEN: "opens {subject}",
@@ -79,6 +80,9 @@ _CHANGE: Final = frozenset(
 )
 """Verbs whose ``before -> after`` is worth saying."""
 
+_SAID: Final = frozenset({Verb.RECLAIM, Verb.DETACH_SPID, Verb.MAP})
+"""Verbs whose sentence says already what the thing becomes."""
+
 LANES: Final[dict[str, str]] = {
     "user": "you",
     "app": "process",
@@ -112,7 +116,7 @@ def sentence(event: Event) -> str:
     )
     if event.verb in _CHANGE and event.after is not None:
         return f"{words}: {event.before} → {event.after}"
-    if event.after is not None and "{after}" not in _SENTENCES[event.verb]:
+    if event.after is not None and event.verb not in _SAID and "{after}" not in _SENTENCES[event.verb]:
         return f"{words}: {event.after}"
     return words
 

@@ -73,7 +73,7 @@ class VfioContainer(Actor, state=("open",)):
             raise KernelError("EINVAL", "addresses and size of a DMA mapping must be multiples of 4096")
         for offset in range(0, size, PAGE_SIZE):
             self.domain.map(iova + offset, self.owner_mm.physical(virtual + offset, write=True))
-        self.emit(Verb.MAP, f"{size >> 20} MiB at {iova:#x}", after="domain", iova=iova, size=size)
+        self.emit(Verb.MAP, f"{size / (1 << 20):g} MiB at {iova:#x}", after="domain", iova=iova, size=size)
 
     # --- devices ------------------------------------------------------------------------------------------------------
 

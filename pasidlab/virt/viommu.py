@@ -81,7 +81,7 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
             self.emit(
                 Verb.ANSWER,
                 f"{self.name}: {words}",
-                after=f"status {status}, PASID {result}",
+                after=f"status {status}" + (f", PASID {result}" if command == VCMD_ALLOC else ""),
                 status=status,
                 gpasid=result,
             )

@@ -56,7 +56,7 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         self.host = host
         self.policy = policy
         self._next_slot = 0
-        event = self.emit(Verb.CREATE, f"VM {name}", after=f"{memory >> 20} MiB, quota {quota}")
+        event = self.emit(Verb.CREATE, f"VM {name}", after=f"{memory / (1 << 20):g} MiB, quota {quota}")
         with ExitStack() as undo, self.timeline.because(event):
             undo.callback(self._bury)
             self.process = host.spawn(f"vmm-{name}")
@@ -110,22 +110,21 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         Errors: those of :meth:`Idxd.claim`; ``-EBUSY`` the VM already has PASIDs (a late subscriber would miss events).
         """
         queue = parent.claim(mode, name)
-        try:
-            device = MediatedDevice(self.host, parent, queue, self.container, name)
-        except KernelError:
-            parent.release(queue, name)
-            raise
-        self._adopt_policy("translated")
-        self.mdevs[name] = device
-        self.process.open_file(device)
-        pasid = self.container.attach_aux(name, parent.rid)
-        self.emit(
-            Verb.ASSIGN, f"ADI {name} to {self.name}", after=f"{mode} wq{queue.index} of {parent.name}", pasid=pasid
-        )
-        portal = parent.bar2 + at.portal_offset(queue.index)
-        pages = at.PORTAL_PAGE if mode == "shared" else 2 * at.PORTAL_PAGE
-        first = at.PORTAL_LIMITED if mode == "shared" else at.PORTAL_UNLIMITED
-        return self._plug(name, device, portal + first, first, pages)
+        event = self.emit(Verb.ASSIGN, f"ADI {name} to {self.name}", after=f"{mode} wq{queue.index} of {parent.name}")
+        with self.timeline.because(event):
+            try:
+                device = MediatedDevice(self.host, parent, queue, self.container, name)
+            except KernelError:
+                parent.release(queue, name)
+                raise
+            self._adopt_policy("translated")
+            self.mdevs[name] = device
+            self.process.open_file(device)
+            self.container.attach_aux(name, parent.rid)
+            portal = parent.bar2 + at.portal_offset(queue.index)
+            pages = at.PORTAL_PAGE if mode == "shared" else 2 * at.PORTAL_PAGE
+            first = at.PORTAL_LIMITED if mode == "shared" else at.PORTAL_UNLIMITED
+            return self._plug(name, device, portal + first, first, pages)
 
     def attach_function(self, device: Idxd, name: str) -> Idxd:
         """Give a whole physical function to the guest, unmediated; returns the guest's driver of it.
@@ -133,13 +132,15 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         Errors: ``-EPERM`` the policy does not allow it.
         """
         self.require_policy("identity")
-        self._adopt_policy("identity")
-        self.container.attach(name, device.rid)
-        self.functions[name] = device.name
-        self.process.open_file(AssignedFunction(device, f"{self.path}.function[{name}]"))
-        self.emit(Verb.ASSIGN, f"PF {name} to {self.name}", after="whole function, unmediated", rid=device.rid)
-        registers, _ = self.host.platform.mmio.find(device.bar0)
-        return self._plug(name, registers, device.bar2, 0, device.queue_count * at.PORTAL_STRIDE)
+        event = self.emit(Verb.ASSIGN, f"PF {name} to {self.name}", after="unmediated", rid=device.rid)
+        with self.timeline.because(event):
+            device.stop()
+            self._adopt_policy("identity")
+            self.container.attach(name, device.rid)
+            self.functions[name] = device.name
+            self.process.open_file(AssignedFunction(device, f"{self.path}.function[{name}]"))
+            registers, _ = self.host.platform.mmio.find(device.bar0)
+            return self._plug(name, registers, device.bar2, 0, device.queue_count * at.PORTAL_STRIDE)
 
     def _plug(self, name: str, registers: MmioTarget, portal: int, offset: int, size: int) -> Idxd:
         """Put BAR0 and the portals into the guest's address map and tell the guest.

@@ -74,3 +74,30 @@ def test_an_invariant_that_fails_breaks_the_story() -> None:
 
     with pytest.raises(StoryBroken, match="invariant 5"):
         list(play(Story("broken", "Broken", (), tell)))
+
+
+def test_what_is_wrong_for_one_operation_only_breaks_the_story_too() -> None:
+    """Every operation is supervised: a violation that a later call hides is still told, with its chapter."""
+
+    def tell(m: Machine) -> Iterator[str]:
+        yield "somebody miscounts for a moment"
+        m.kernel.ioasid.available -= 1
+        app = m.spawn("app")
+        m.kernel.ioasid.available += 1
+        app.buffer(8)
+
+    chapters = play(Story("broken", "Broken", (), tell))
+    assert next(chapters).caption == "somebody miscounts for a moment"
+    with pytest.raises(StoryBroken, match="invariant 5"):
+        next(chapters)
+
+
+def test_a_refusal_that_a_story_does_not_expect_breaks_it() -> None:
+    """A KernelError that escapes is told as a broken story, not as a crash."""
+
+    def tell(m: Machine) -> Iterator[str]:
+        yield "nobody is there"
+        m.vm("nobody")
+
+    with pytest.raises(StoryBroken, match="ESRCH"):
+        list(play(Story("broken", "Broken", (), tell)))

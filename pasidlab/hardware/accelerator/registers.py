@@ -180,7 +180,14 @@ class AcceleratorRegisters(RegisterFile, ABC):
         self.put32(offset, old & ~mask | value & mask)
         if dword == _PASID_DWORD and (old ^ value) & _writable(False, dword):
             after = self.wq_pasid(wq)
-            self.emit(Verb.PROGRAM, f"{self.label} wq{wq} PASID", before, after, device=self.path, wq=wq, pasid=after)
+            told = [self._pasid_words(wq, pasid) for pasid in (before, after)]
+            self.emit(Verb.PROGRAM, f"{self.label} wq{wq} PASID", *told, device=self.path, wq=wq, pasid=after)
+
+    def _pasid_words(self, wq: int, pasid: int | None) -> int | str:
+        """What a queue sends: nothing, its own number, or (shared) whatever number comes with each ENQCMD."""
+        if pasid is None:
+            return "off"
+        return pasid if self.wq_field(wq, "mode") else "on, the number comes with ENQCMD"
 
     # --- commands -----------------------------------------------------------------------------------------------
 

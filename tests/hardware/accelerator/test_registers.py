@@ -68,7 +68,7 @@ def test_a_pasid_can_be_programmed_with_either_access_size(bench, size):
     assert bench.device.mmio_read(wqcfg_offset(1, 2), 4) == dword & 0xFFFF_FFFF
     programmed = [event for event in bench.time.events if event.verb is Verb.PROGRAM]
     assert [(event.fact("wq"), event.fact("pasid"), event.before, event.after) for event in programmed] == [
-        (1, 0x12345, None, 0x12345)
+        (1, 0x12345, "off", 0x12345)
     ]
 
 

@@ -52,7 +52,7 @@ def check(machine: Machine) -> Message:
     report = machine.check()
     if report.ok:
         title = str(report).splitlines()[0].split()[0]
-        return say("check-ok", count=title, count_ids=counted(len(report.holdings), "IOASID"))
+        return say("check-ok", count=title, count_ids=counted(len(report.holdings), "IOASID")).of(("m.check()",))
     where = "; ".join(map(str, report.violations))
     return say("check-broken", "broken", count=len(report.violations), s=_s(len(report.violations)), where=where)
 

@@ -140,13 +140,14 @@ class Lab(w.VBox):
         lines = tuple(operation.line for operation in time.operations if operation.first >= first)
         if dropped and lines:
             message = message.also(*say("future", count=dropped, s="" if dropped == 1 else "s").sentences)
-        self._box.show(message.of(lines))
+        self._box.show(message.of(lines) if lines else message)
         self.refresh()
 
     def travel(self, move: Callable[[Timeline], None]) -> None:
         """Make a move in time and refresh once."""
         self._errors.guard(move)(self.machine.timeline)
-        self._box.show(moment(self.machine.timeline))
+        now = self.machine.timeline.now
+        self._box.show(moment(self.machine.timeline).of((f"m.timeline.go({now})",)))
         self.refresh()
 
     def refresh(self) -> None:

@@ -202,7 +202,7 @@ ERRNO: Final = {
     "ENODEV": "There is no such device here.",
     "ENOENT": "No such number: nobody has allocated it, or it is dying and takes no new user.",
     "ENOMEM": "Memory is used up.",
-    "ENOSPC": "A limit is reached: there is no PASID left to hand out. PASIDs are a limited, shared resource.",
+    "ENOSPC": "A limit is reached: this VM's quota is used up, or all quotas together would be more than 2^20.",
     "ENXIO": "The device refused the command.",
     "EPERM": "The policy of this VM does not allow it.",
     "ESRCH": "Whoever is meant does not run (any more).",

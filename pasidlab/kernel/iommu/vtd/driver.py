@@ -79,13 +79,14 @@ class VtdDriver(Actor):
     def _switch_on(self) -> None:
         if not ECAP_REG["SMTS"].get(self._extended):
             raise KernelError("ENODEV", "the IOMMU must support scalable mode for PASIDs")
-        self._mmio.write(IOMMU_BASE + reg.RTADDR, RTADDR_REG.encode(TTM=_SCALABLE, RTA=self._root)[0])
-        self._command(reg.GCMD_QIE)
-        self._command(reg.GCMD_SRTP)
-        if not CAP_REG["ESRTPS"].get(self._capabilities):
-            self.queue.submit(*self.queue.everything())
-        self._command(reg.GCMD_TE)
-        self.emit(Verb.BOOT, "VT-d in scalable mode", after=f"root table at {self._root:#x}")
+        event = self.emit(Verb.BOOT, "VT-d in scalable mode", after=f"root table at {self._root:#x}")
+        with self.timeline.because(event):
+            self._mmio.write(IOMMU_BASE + reg.RTADDR, RTADDR_REG.encode(TTM=_SCALABLE, RTA=self._root)[0])
+            self._command(reg.GCMD_QIE)
+            self._command(reg.GCMD_SRTP)
+            if not CAP_REG["ESRTPS"].get(self._capabilities):
+                self.queue.submit(*self.queue.everything())
+            self._command(reg.GCMD_TE)
 
     def _command(self, bit: int) -> None:
         enabled = self._mmio.read(IOMMU_BASE + reg.GSTS, 4) & ~reg.GCMD_SRTP
