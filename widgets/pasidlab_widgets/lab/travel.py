@@ -44,7 +44,7 @@ class TravelBar(View):
     def __init__(self, go: Callable[[Callable[[Timeline], None]], None]) -> None:
         self._go = go
         self._playing: asyncio.Task[None] | None = None
-        self._floor = self._now = self._last = 0
+        self._floor = self._now = self._last = self._at_stake = 0
         super().__init__()
         self.publish(words=dict(TRAVEL), slider=BANNER["slider"])
         self._tell()
@@ -52,6 +52,7 @@ class TravelBar(View):
     def show(self, timeline: Timeline) -> None:
         """Show where the present is."""
         self._floor, self._now, self._last = timeline.floor, timeline.now, timeline.last
+        self._at_stake = timeline.at_stake
         self._tell()
 
     def _tell(self) -> None:
@@ -60,7 +61,7 @@ class TravelBar(View):
         if now >= last and not playing:
             resting |= dict.fromkeys(_FORWARD, WHY["newest"])
         step = BANNER["step"].format(now=now, last=last)
-        banner = _banner(now, last)
+        banner = _banner(now, last, self._at_stake)
         self.publish(resting=resting, playing=playing, floor=floor, now=now, last=last, step=step, banner=banner)
 
     def receive(self, message: Mapping[str, object], buffers: list[bytes]) -> None:
@@ -104,12 +105,11 @@ class TravelBar(View):
             self._tell()
 
 
-def _banner(now: int, last: int) -> tuple[str, str, str]:
-    """CSS class, loud words, quiet words."""
+def _banner(now: int, last: int, count: int) -> tuple[str, str, str]:
+    """CSS class, loud words, quiet words; ``count`` steps would be dropped by a call."""
     if now >= last:
         return "is-newest", "", BANNER["newest"]
-    count = last - now
-    future = BANNER["future"].format(count=count, s="" if count == 1 else "s")
+    future = BANNER["future" if count else "half"].format(count=count, s="" if count == 1 else "s")
     return "is-past", BANNER["past"].format(now=now, last=last), future
 
 

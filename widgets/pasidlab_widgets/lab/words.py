@@ -104,6 +104,7 @@ TRAVEL: Final = {
 BANNER: Final = {
     "past": "You are in the past: step {now} of {last}.",
     "future": "Acting now starts a new future and drops the {count} later step{s}.",
+    "half": "This is the middle of the newest call: acting now completes it first.",
     "newest": "You are at the newest step: what you do now is added to the history.",
     "step": "step {now} of {last}",
     "slider": "Step in time",
