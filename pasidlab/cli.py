@@ -28,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _stories()
     if options.command == "run":
         return _run(options.story, quiet=options.quiet)
+    if options.command == "deviations":
+        return _deviations(markdown=options.markdown)
     if options.command == "lab":
         return _lab(options.arguments)
     parser.print_help()
@@ -41,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a story and print its ladder of events")
     run.add_argument("story", help="the story's name, as `pasidlab stories` lists it")
     run.add_argument("-q", "--quiet", action="store_true", help="captions only")
+    deviations = commands.add_parser("deviations", help="list where the real code and its documents differ")
+    deviations.add_argument("--markdown", action="store_true", help="as the table of the documentation")
     lab = commands.add_parser("lab", help="open the first lesson in JupyterLab")
     lab.add_argument("arguments", nargs=argparse.REMAINDER, help="handed on to JupyterLab, as in: lab --no-browser")
     return parser
@@ -76,6 +80,27 @@ def _run(name: str, *, quiet: bool) -> int:
         return 1
     print(f"\nThe story held: {steps} steps, every invariant true after each chapter.")
     return 0
+
+
+def _deviations(*, markdown: bool) -> int:
+    from pasidlab.deviations import DEVIATIONS
+
+    print(deviations_markdown() if markdown else "\n\n".join(map(str, DEVIATIONS)))
+    return 0
+
+
+def deviations_markdown() -> str:
+    """The table of deviations as the documentation shows it."""
+    from pasidlab.deviations import DEVIATIONS
+
+    lines = [
+        "| subject | what the code did | what the documents say | the model | facts | breaks |",
+        "|" + " --- |" * 6,
+    ]
+    for row in DEVIATIONS:
+        subject = f"{row.subject} `{row.name}`"
+        lines.append(f"| {subject} | {row.code} | {row.documents} | {row.model} | {row.source} | {row.effect} |")
+    return "\n".join(lines)
 
 
 def _lab(arguments: list[str]) -> int:

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import BusError, KernelError
-from pasidlab.handles import App, AssignedDevice, Handle, PhysicalFunction, VirtualMachine, transaction, verb
+from pasidlab.handles import App, AssignedDevice, Cgroup, Handle, PhysicalFunction, VirtualMachine, transaction, verb
 from pasidlab.hardware.accelerator import register_map
 from pasidlab.hardware.accelerator.device import Accelerator
 from pasidlab.hardware.cpu import Cpu
@@ -23,9 +23,11 @@ from pasidlab.hardware.mmio import AddressMap
 from pasidlab.hardware.pcie import PASID_LIMIT, Access, DmaRequest
 from pasidlab.invariants import Report, check
 from pasidlab.kernel.idxd import Idxd
+from pasidlab.kernel.ioasid.quota import QUOTA_POLICIES
 from pasidlab.kernel.kernel import Kernel
 from pasidlab.kernel.platform import IOMMU_BASE, Platform
 from pasidlab.timeline import HARDWARE, HOST, USER, Agenda, EnabledAction, Part, Table, Timeline
+from pasidlab.virt.ioasid_user import IoasidDevice
 from pasidlab.virt.vmm import GUEST_MEMORY, POLICIES, Vmm
 
 if TYPE_CHECKING:
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
 
     from pasidlab.kernel.process import Process
 
-__all__ = ["DEFAULT_QUOTA", "Machine"]
+__all__ = ["DEFAULT_QUOTA", "PASID_APIS", "Machine"]
 
+PASID_APIS: Final = ("vfio", "dev-ioasid")
+"""How a hypervisor asks for host PASIDs: through its VFIO container, or through the device file /dev/ioasid."""
 DEFAULT_QUOTA: Final = 1000
 """PASIDs for a VM when nothing else is asked for: the default of VFIO's ``pasid_quota`` module parameter."""
 _MEMORY: Final = 1 << 30
@@ -67,11 +71,22 @@ class Machine(Handle):
     (b'hello, device', True)
     """
 
-    def __init__(self, iommu: str = "vtd", memory: int = _MEMORY) -> None:
+    def __init__(
+        self, iommu: str = "vtd", memory: int = _MEMORY, quota_policy: str = "fixed", pasid_api: str = "vfio"
+    ) -> None:
+        """``quota_policy`` is how the administrator limits PASIDs (:mod:`pasidlab.kernel.ioasid.quota`), ``pasid_api``
+        how hypervisors ask for them (:mod:`pasidlab.virt.ioasid_user`). ``ValueError`` for words that are not known.
+        """
         if iommu != "vtd":
             raise ValueError(f"iommu must be 'vtd' (Intel VT-d, scalable mode), not {iommu!r}")
+        if quota_policy not in QUOTA_POLICIES:
+            raise ValueError(f"quota_policy must be one of {', '.join(QUOTA_POLICIES)}, not {quota_policy!r}")
+        if pasid_api not in PASID_APIS:
+            raise ValueError(f"pasid_api must be one of {', '.join(PASID_APIS)}, not {pasid_api!r}")
         super().__init__(self)
         self.iommu = iommu
+        self.quota_policy = quota_policy
+        self.pasid_api = pasid_api
         self.timeline = Timeline()
         time = self.timeline
         self.world = Part(time, "machine")
@@ -87,8 +102,12 @@ class Machine(Handle):
         self.numbers = Table[str, int](time, "vm-numbers")
         self.supervisor: Callable[[], None] | None = None
         more = f", memory={memory:#x}" if memory != _MEMORY else ""
+        more += f', quota_policy="{quota_policy}"' if quota_policy != "fixed" else ""
+        more += f', pasid_api="{pasid_api}"' if pasid_api != "vfio" else ""
         with time.operation(f'm = Machine(iommu="{iommu}"{more})'):
-            self.kernel = Kernel(Platform(time, self.agenda, HOST, self.memory, memory, self.mmio, self.cpu))
+            platform = Platform(time, self.agenda, HOST, self.memory, memory, self.mmio, self.cpu)
+            self.kernel = Kernel(platform, QUOTA_POLICIES[quota_policy])
+            self.ioasid_device = IoasidDevice(self.kernel) if pasid_api == "dev-ioasid" else None
         time.floor = time.now
 
     @property
@@ -143,14 +162,21 @@ class Machine(Handle):
 
     @transaction
     def create_vm(
-        self, name: str, quota: int = DEFAULT_QUOTA, policy: str | None = None, memory: int = GUEST_MEMORY
+        self,
+        name: str,
+        quota: int = DEFAULT_QUOTA,
+        policy: str | None = None,
+        memory: int = GUEST_MEMORY,
+        cgroup: str | None = None,
     ) -> VirtualMachine:
         """Create a VM: hypervisor process, KVM, VFIO container with an ioasid_set of ``quota`` PASIDs, and a booted
         guest.
 
         ``policy`` is ``"translated"`` (the guest sees its own numbers), ``"identity"`` (it sees the host's), or
-        ``None``: the first device decides. Errors: ``-EINVAL`` name, quota below 1, policy or memory; ``-EEXIST`` the
-        name is taken; ``-ENOSPC`` the quotas of all sets would exceed the 2^20 PASIDs there are.
+        ``None``: the first device decides. Where control groups limit PASIDs the VM gets a group of its own name with
+        ``quota`` as max, or joins ``cgroup``, whose max then counts. Errors: ``-EINVAL`` name, quota below 1, policy or
+        memory, a group together with a quota or without control groups; ``-EEXIST`` the name is taken, or a group has
+        it; ``-ENOENT`` no such group; ``-ENOSPC`` the quotas of all sets would exceed the 2^20 PASIDs there are.
         """
         self.check_name("VM", name, self._names())
         if type(quota) is not int or quota < 1:
@@ -159,8 +185,14 @@ class Machine(Handle):
             raise KernelError("EINVAL", f"the policy must be one of {', '.join(POLICIES)}, not {policy!r}")
         if memory % 4096 or not 1 << 20 <= memory <= 1 << 28:
             raise KernelError("EINVAL", f"guest memory must be whole pages between 1 and 256 MiB, not {memory} bytes")
+        if cgroup is not None:
+            Cgroup.find(self, cgroup)
+            if quota != DEFAULT_QUOTA:
+                raise KernelError(
+                    "EINVAL", f"{name} is limited by the max of {cgroup} and can have no quota of its own"
+                )
         number = next(at for at in range(len(self.numbers) + 1) if at not in self.numbers.values())
-        vmm = Vmm(self.kernel, name, quota, policy, memory)
+        vmm = Vmm(self.kernel, name, quota, policy, memory, self.ioasid_device, cgroup)
         self.vmms[name] = vmm
         self.numbers[name] = number
         return VirtualMachine(self, name)
@@ -175,6 +207,21 @@ class Machine(Handle):
     def vms(self) -> list[VirtualMachine]:
         """The running VMs, in order of creation."""
         return [VirtualMachine(self, name) for name in sorted(self.vmms.keys(), key=lambda name: self.numbers[name])]
+
+    @transaction
+    def create_cgroup(self, path: str, max: int | str = 0) -> Cgroup:
+        """Make a control group (mkdir, then a write to ``ioasids.max``): ``path`` from the root, words with / between.
+
+        Errors: ``-EINVAL`` the quota policy is another one, a word of the path, max; ``-EEXIST``; ``-ENOENT`` the group
+        above is missing; ``-ENOSPC`` more than is left.
+        """
+        return Cgroup.make(self, path, max)
+
+    def cgroup(self, path: str, max: int | str | None = None) -> Cgroup:
+        """The control group at ``path`` (``"/"`` is the root), ``-ENOENT`` if there is none; with ``max`` it is made
+        (:meth:`create_cgroup`). ``-EINVAL`` the quota policy is another one.
+        """
+        return Cgroup.find(self, path) if max is None else self.create_cgroup(path, max=max)
 
     @transaction
     def assign_adi(self, device: PhysicalFunction, vm: VirtualMachine, queue: str = "shared") -> AssignedDevice:
@@ -325,7 +372,9 @@ class Machine(Handle):
 
     def __repr__(self) -> str:
         devices = ", ".join(self.accelerators.keys()) or "no devices"
-        return f"<Machine {self.iommu}: {devices}; {len(self.vmms)} VMs; step {self.timeline.now}>"
+        ways = f"; quota policy {self.quota_policy}" if self.quota_policy != "fixed" else ""
+        ways += "; PASIDs from /dev/ioasid" if self.ioasid_device is not None else ""
+        return f"<Machine {self.iommu}: {devices}; {len(self.vmms)} VMs{ways}; step {self.timeline.now}>"
 
 
 def _request(rid: int, pasid: int | None, address: int, access: str) -> DmaRequest:

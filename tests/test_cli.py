@@ -35,7 +35,7 @@ def test_a_broken_invariant_makes_the_exit_status_one(
 
     def tell(m: Machine) -> Iterator[str]:
         yield "somebody loses count"
-        m.kernel.ioasid.available -= 1
+        m.kernel.ioasid.capacity.available -= 1
 
     monkeypatch.setitem(stories.STORIES, "broken", Story("broken", "Broken", (), tell))
     assert cli.main(["run", "broken"]) == 1

@@ -12,7 +12,7 @@ import pasidlab
 
 ROOT = Path(pasidlab.__file__).parent
 FLOORS = (
-    {"errors"},
+    {"errors", "deviations"},
     {"timeline"},
     {"hardware"},
     {"kernel"},

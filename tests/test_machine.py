@@ -151,7 +151,7 @@ def test_a_name_that_is_taken_is_eexist():
     [
         ({"quota": 0}, "EINVAL", "at least 1"),
         ({"quota": -5}, "EINVAL", "at least 1"),
-        ({"quota": 1 << 20}, "ENOSPC", "the other sets hold the rest"),
+        ({"quota": 1 << 20}, "ENOSPC", "the rest is promised to others"),
         ({"policy": "magic"}, "EINVAL", "translated, identity"),
         ({"memory": 5000}, "EINVAL", "whole pages"),
         ({"memory": 4096}, "EINVAL", "between 1 and 256 MiB"),
@@ -171,7 +171,7 @@ def test_a_vm_that_cannot_be_is_refused_whole(options, errno, word):
 def test_the_quotas_of_all_vms_together_are_bounded():
     """2^20 PASIDs, the host's own share taken off."""
     world = World()
-    rest = world.core.available
+    rest = world.core.capacity.available
     world.vm("vm1", quota=rest - 10)
     assert refuse_quietly(world, world.m.create_vm, "vm2", quota=11).name == "ENOSPC"
     world.vm("vm2", quota=10)

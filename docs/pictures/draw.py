@@ -10,27 +10,57 @@ from pathlib import Path
 
 from pasidlab import Machine
 from pasidlab.stories import STORIES
-from pasidlab.views import Figure, svg
+from pasidlab.timeline import Verb
+from pasidlab.views import svg
+from pasidlab.views.bars_svg import bars_svg
+from pasidlab.views.chains import chains
+from pasidlab.views.keepers import keepers
+from pasidlab.views.life_cycle import life_cycle
 from pasidlab.views.machine_map import machine_map
 from pasidlab.views.mapping import guest_to_host
+from pasidlab.views.quota_bars import quota_bars
 
 HERE = Path(__file__).parent
 _CHAPTER = "Neither can reach"
 
 
-def figures() -> dict[str, Figure]:
-    """Every picture by its file name: the two-VM story at the moment when both guests are bound and have copied."""
+def pictures() -> dict[str, str]:
+    """Every picture by its file name."""
+    return _two_vms() | _free_before_unbind()
+
+
+def _two_vms() -> dict[str, str]:
+    """The two-VM story at the moment when both guests are bound and have copied."""
     m = Machine()
     for caption in STORIES["two-vms"].tell(m):
         if caption.startswith(_CHAPTER):
             break
-    return {"two-vms.svg": machine_map(m), "guest-to-host.svg": guest_to_host(m)}
+    return {"two-vms.svg": svg(machine_map(m)), "guest-to-host.svg": svg(guest_to_host(m))}
+
+
+def _free_before_unbind() -> dict[str, str]:
+    """A guest gives a PASID back that a device still uses: while KVM is told, and what is left to do afterwards."""
+    m = Machine()
+    dsa = m.plug_accelerator("dsa0")
+    vm1, vm2 = m.create_vm("vm1", quota=8), m.create_vm("vm2", quota=4)
+    adi1, adi2 = m.assign_adi(dsa, vm1, queue="dedicated"), m.assign_adi(dsa, vm2)
+    vm1.spawn("app").bind(adi1)
+    vm2.spawn("app").bind(adi2)
+    host = vm1.pasids[1]
+    vm1.free_pasid(1)
+    made = {"ioasid-keepers.svg": svg(keepers(m, host)), "ioasid-quotas.svg": bars_svg(quota_bars(m))}
+    while m.timeline.events[-1].verb is not Verb.CLEAR_ENTRY:
+        m.timeline.back()
+    made["ioasid-notifiers.svg"] = svg(chains(m))
+    while m.timeline.events[-1].verb is not Verb.NOTIFY:
+        m.timeline.back()
+    return made | {"ioasid-life.svg": svg(life_cycle(m))}
 
 
 def main() -> None:
     """Write the files."""
-    for name, figure in figures().items():
-        (HERE / name).write_text(svg(figure) + "\n")
+    for name, drawn in pictures().items():
+        (HERE / name).write_text(drawn + "\n")
 
 
 if __name__ == "__main__":

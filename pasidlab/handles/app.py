@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pasidlab.errors import KernelError
-from pasidlab.handles.handle import Handle, verb
+from pasidlab.handles.handle import Handle, transaction, verb
+from pasidlab.handles.quota import prlimit
 from pasidlab.handles.work import Outcome, Ticket
 from pasidlab.hardware.accelerator.descriptor import Descriptor, Opcode
 from pasidlab.kernel import user
@@ -65,6 +66,17 @@ class App(Handle):
     def pasid(self) -> int | None:
         """The PASID that its kernel knows it by, or ``None`` while it is bound to nothing."""
         return self.process.mm.pasid
+
+    @transaction
+    def set_quota(self, quota: int, hard: int | None = None, privileged: bool = True) -> None:
+        """prlimit: how many PASIDs it may pay for; one number sets both limits.
+
+        Errors: ``-EINVAL`` negative, above ``hard``, or its kernel does not limit processes; ``-EPERM`` the process
+        itself (not ``privileged``) raises the hard limit.
+        """
+        policy = self.kernel.ioasid.policy
+        if not prlimit(policy, self.process.mm, self.name, quota, hard, privileged):
+            raise KernelError("EINVAL", f"a limit for {self.name} needs the quota policy rlimit, not {policy.name}")
 
     # --- its memory ---------------------------------------------------------------------------------------------------
 

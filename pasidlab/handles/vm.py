@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING
 
 from pasidlab.errors import KernelError
 from pasidlab.handles.app import App
+from pasidlab.handles.cgroup import Cgroup
 from pasidlab.handles.device import AssignedDevice
 from pasidlab.handles.handle import Handle, transaction, verb
+from pasidlab.handles.quota import number, prlimit
 from pasidlab.hardware.pcie import PASID_LIMIT
+from pasidlab.kernel.ioasid.quota.cgroup import cgroups_of
+from pasidlab.kernel.ioasid.quota.group import ROOT
+from pasidlab.kernel.ioasid.record import INVALID_IOASID
 from pasidlab.kernel.iommu.vtd.vcmd import INTERFACE
 from pasidlab.kernel.platform import IOMMU_BASE
+from pasidlab.timeline import HOST
 
 if TYPE_CHECKING:
     from pasidlab.kernel.kernel import Kernel
@@ -66,6 +72,78 @@ class VirtualMachine(Handle):
             raise KernelError("ENODEV", f"{self.name} has no device {name}")
         return AssignedDevice(self.machine, self.name, name)
 
+    # --- what an administrator allows ---------------------------------------------------------------------------------
+
+    @property
+    def quota(self) -> int | None:
+        """How many PASIDs it may have by the policy of this machine: the set's quota, its soft limit, or the max of its
+        group; ``None`` in the root group.
+        """
+        return self.machine.kernel.ioasid.policy.limit(self.vmm.container.set)
+
+    @property
+    def group(self) -> Cgroup:
+        """The control group of its hypervisor; ``-EINVAL`` where there are none."""
+        group = cgroups_of(self.machine.kernel.ioasid).group_of(self.vmm.process.mm)
+        return Cgroup(self.machine, ROOT if group is None else group.name)
+
+    @transaction
+    def set_quota(self, quota: int, hard: int | None = None, privileged: bool = True) -> None:
+        """Allow it another number of PASIDs.
+
+        By fixed quotas the set is adjusted: ``-EINVAL`` below 1 or below what is out, ``-ENOSPC`` more than is left. By
+        rlimits this is prlimit: one number sets both limits, ``hard`` sets the hard one apart; ``-EINVAL`` negative, or
+        above ``hard``; ``-EPERM`` the hypervisor itself (not ``privileged``) raises the hard limit. By control groups
+        ``max`` of its group is written, which its neighbours there share: errors of :meth:`Cgroup.set_max`.
+        """
+        policy = self.machine.kernel.ioasid.policy
+        if not prlimit(policy, self.vmm.process.mm, self.name, quota, hard, privileged):
+            policy.change(self.vmm.container.set, quota)
+
+    @transaction
+    def move_to(self, group: Cgroup | str) -> None:
+        """Move its hypervisor to another control group (``"/"`` is the root); its PASIDs are charged there from now on.
+
+        Never refused for a limit: what is too much is told by ``current`` above ``max``. Errors: ``-ENOENT`` no such
+        group, ``-EINVAL`` the quota policy is another one.
+        """
+        target = Cgroup.find(self.machine, group.path if isinstance(group, Cgroup) else group)
+        policy = cgroups_of(self.machine.kernel.ioasid)
+        policy.migrate(self.vmm.process.mm, policy.groups.find(target.path))
+
+    # --- what its hypervisor may ask ----------------------------------------------------------------------------------
+
+    @verb
+    def request_pasid(self, minimum: int = 1, maximum: int = PASID_LIMIT - 1, caller: App | None = None) -> int:
+        """Let the hypervisor ask for a host PASID, by VFIO or /dev/ioasid as the machine has it; the guest sees none of
+        it. ``caller``: a process on the host to which it handed the file.
+
+        Errors: ``-EINVAL`` the range, or a caller that is no process of the host; the policy's refusal as ``-ENOSPC``
+        by VFIO, as ``-EINVAL`` by /dev/ioasid.
+        """
+        for bound in (minimum, maximum):
+            if not 0 <= number(bound, "a bound of the range") <= INVALID_IOASID:
+                raise KernelError("EINVAL", f"a bound of the range must have 32 bits, not {bound:#x}")
+        if caller is not None and caller.altitude != HOST:
+            raise KernelError("EINVAL", f"the caller must be a process of the host, {caller.name} runs in a guest")
+        return self.vmm.pasid_source.pasid_alloc(minimum, maximum, None if caller is None else caller.process.mm)
+
+    @verb
+    def return_pasid(self, host_pasid: int) -> None:
+        """Let the hypervisor free a host PASID; one that it does not have is left alone."""
+        self.vmm.pasid_source.pasid_free(host_pasid, host_pasid)
+
+    @verb
+    def open_ioasid(self) -> None:
+        """Let the hypervisor open /dev/ioasid once more: ``-EBUSY``, once for each process. ``-ENOENT`` this machine
+        has no such device.
+        """
+        if self.machine.ioasid_device is None:
+            raise KernelError("ENOENT", "/dev/ioasid does not exist: this machine hands PASIDs out through VFIO")
+        self.machine.ioasid_device.open(self.vmm.process, self.name)
+
+    # --- processes ----------------------------------------------------------------------------------------------------
+
     @transaction
     def spawn(self, name: str) -> App:
         """Start a process in the guest. Errors: ``-EINVAL`` name, ``-EEXIST`` it is taken."""
@@ -120,6 +198,7 @@ class VirtualMachine(Handle):
     def __repr__(self) -> str:
         if not self.running:
             return f"<VM {self.name}, gone>"
-        the_set = self.vmm.container.set
-        counts = f"{the_set.count} of {the_set.quota} PASIDs, {len(self.devices)} devices, {len(self.apps)} processes"
+        count, quota = self.vmm.container.set.count, self.quota
+        used = f"{count} PASIDs" if quota is None else f"{count} of {quota} PASIDs"
+        counts = f"{used}, {len(self.devices)} devices, {len(self.apps)} processes"
         return f"<VM {self.name}: {counts}>"

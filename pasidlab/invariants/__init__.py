@@ -1,4 +1,7 @@
-"""What must hold in every reachable state, evaluated on demand: isolation is checked, not assumed.
+"""What must hold after every operation, evaluated on demand: isolation is checked, not assumed.
+
+A rule may be broken for a moment inside an operation (a reference is taken one step before the entry that it is for is
+written); whoever travels to such a step and checks there is told so.
 
 Twelve rules (:data:`RULES`). Each is a function from a machine to sentences that say what is wrong, so an empty answer
 is good news. Rules about tables and queues read the bits that the hardware reads; rules about sets and numbers read the
@@ -56,7 +59,11 @@ RULES: Final = (
     Rule(6, "a guest PASID is unique in its VM", references.unique_spids),
     Rule(7, "a valid KVM entry names a living PASID of that VM with that guest number", ownership.kvm_entries),
     Rule(8, "a PASID in a work queue belongs to the VM that uses the queue", ownership.work_queues),
-    Rule(9, "each subscriber sees BIND and UNBIND in turn, and FREE at most once", history.event_order),
+    Rule(
+        9,
+        "the subscribers of a PASID are told BIND and UNBIND in turn, FREE at most once, and no BIND after it",
+        history.event_order,
+    ),
     Rule(10, "no translation outlives its owner", ownership.no_orphans),
     Rule(11, "the page tables of a present entry belong to the owner of its PASID", ownership.page_tables),
     Rule(12, "a notification handler never calls what takes the allocator's lock", history.atomic_handlers),

@@ -1,14 +1,20 @@
-"""Invariants 2, 4, 9 and 12: what the event stream of the host's IOASID core must look like."""
+"""Invariants 2, 4, 9 and 12: what the event stream of the host's IOASID core must look like.
+
+The stream only grows, so what it has shown so far is remembered: a check after each step reads what is new since the
+last one. Going back in time, or taking another turn there, starts the reading afresh.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from pasidlab.timeline import HOST, Event, Verb
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
+    from pasidlab.timeline import Timeline
 
 __all__ = ["atomic_handlers", "event_order", "no_new_reference", "single_owner"]
 
@@ -22,26 +28,88 @@ _LOCKING: Final = frozenset(
         Verb.REGISTER,
         Verb.UNREGISTER,
         Verb.SET_ALLOC,
+        Verb.DEADLOCK,
     }
 )
-"""What takes the allocator's lock; get and put have variants for handlers that do not."""
+"""What takes the allocator's lock, or tried to; get and put have variants for handlers that do not."""
 
 
-def _core_events(machine: Machine) -> Iterator[Event]:
-    return (event for event in machine.timeline.events if event.actor == "ioasid" and event.altitude == HOST)
+class History:
+    """One timeline's events of the host's core, read once each; ``found`` holds what is wrong, by invariant."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self._read = 0
+        self._last: Event | None = None
+        self.found: dict[int, list[str]] = {2: [], 4: [], 9: [], 12: []}
+        self._out: set[object] = set()
+        self._dying: set[object] = set()
+        self._told: dict[object, list[object]] = {}
+        self._inside: set[int] = set()
+
+    def catch_up(self, timeline: Timeline) -> History:
+        """Read what is new."""
+        if self._last is not None:
+            newest = timeline.since(self._read - 1)
+            if not newest or newest[0] is not self._last:
+                self._start()
+        for event in timeline.since(self._read):
+            self._notice_nesting(event)
+            if event.actor == "ioasid" and event.altitude == HOST:
+                self._follow(event)
+            self._last = event
+            self._read += 1
+        return self
+
+    def _notice_nesting(self, event: Event) -> None:
+        if event.cause in self._inside:
+            self._inside.add(event.number)
+            if event.actor == "ioasid" and event.altitude == HOST and event.verb in _LOCKING:
+                self.found[12].append(f"a handler called {event.verb} {event.subject} (event {event.number})")
+        elif event.verb is Verb.NOTIFY and event.altitude == HOST:
+            self._inside.add(event.number)
+
+    def _follow(self, event: Event) -> None:
+        number = event.fact("ioasid")
+        if event.verb is Verb.ALLOC:
+            if number in self._out:
+                self.found[2].append(f"PASID {number} was handed out twice (event {event.number})")
+            self._out.add(number)
+            self._told[number] = []
+        elif event.verb is Verb.FREE:
+            self._dying.add(number)
+        elif event.verb is Verb.RECLAIM:
+            self._out.discard(number)
+            self._dying.discard(number)
+        elif event.verb is Verb.GET and number in self._dying:
+            holder = event.fact("holder")
+            self.found[4].append(f"{holder} took a reference on dying PASID {number} (event {event.number})")
+        elif event.verb is Verb.NOTIFY:
+            self._hear(number, event.fact("event"))
+
+    def _hear(self, number: object, told: object) -> None:
+        before = self._told.setdefault(number, [])
+        bound = before.count("BIND") > before.count("UNBIND")
+        freed = "FREE" in before
+        wrong = {"ALLOC": bool(before), "BIND": bound or freed, "UNBIND": not bound, "FREE": freed}
+        if wrong.get(str(told), True):
+            heard = ", ".join(map(str, before)) or "nothing"
+            self.found[9].append(f"subscribers of PASID {number} were told {told} after {heard}")
+        before.append(told)
+
+
+_HISTORIES: Final[WeakKeyDictionary[Machine, History]] = WeakKeyDictionary()
+
+
+def _found(machine: Machine, rule: int) -> list[str]:
+    return _HISTORIES.setdefault(machine, History()).catch_up(machine.timeline).found[rule]
 
 
 def single_owner(machine: Machine) -> Iterator[str]:
     """2: alloc and reclaim alternate for each number, and each number is in the table of exactly one set."""
-    out: set[object] = set()
-    for event in _core_events(machine):
-        number = event.fact("ioasid")
-        if event.verb is Verb.ALLOC:
-            if number in out:
-                yield f"PASID {number} was handed out twice (event {event.number})"
-            out.add(number)
-        elif event.verb is Verb.RECLAIM:
-            out.discard(number)
+    yield from _found(machine, 2)
     owners = [number for the_set in machine.kernel.ioasid.sets.values() for number in the_set.ids.keys()]
     if sorted(owners) != machine.kernel.ioasid.ids.keys():
         yield "the sets' tables and the table of all PASIDs do not list the same numbers"
@@ -49,40 +117,17 @@ def single_owner(machine: Machine) -> Iterator[str]:
 
 def no_new_reference(machine: Machine) -> Iterator[str]:
     """4: between FREE and reclaim nobody takes a reference."""
-    dying: set[object] = set()
-    for event in _core_events(machine):
-        number = event.fact("ioasid")
-        if event.verb is Verb.FREE:
-            dying.add(number)
-        elif event.verb is Verb.RECLAIM:
-            dying.discard(number)
-        elif event.verb is Verb.GET and number in dying:
-            yield f"{event.fact('holder')} took a reference on dying PASID {number} (event {event.number})"
+    yield from _found(machine, 4)
 
 
 def event_order(machine: Machine) -> Iterator[str]:
-    """9: (BIND UNBIND)*, and at most one FREE, for each life of a PASID."""
-    seen: dict[object, list[object]] = {}
-    for event in _core_events(machine):
-        number = event.fact("ioasid")
-        if event.verb is Verb.ALLOC:
-            seen[number] = []
-        elif event.verb is Verb.NOTIFY:
-            told = event.fact("event")
-            before = seen.setdefault(number, [])
-            bound = before.count("BIND") > before.count("UNBIND")
-            if told == ("BIND" if bound else "UNBIND") or (told == "FREE" and "FREE" in before):
-                yield f"subscribers of PASID {number} were told {told} after {', '.join(map(str, before)) or 'nothing'}"
-            before.append(told)
+    """9: what subscribers are told of a PASID's life: ALLOC, (BIND UNBIND)*, at most one FREE, and after it no BIND.
+
+    An UNBIND that is due may follow FREE, as in the V4 documents.
+    """
+    yield from _found(machine, 9)
 
 
 def atomic_handlers(machine: Machine) -> Iterator[str]:
     """12: below a notification nothing takes the lock that is held."""
-    inside: set[int] = set()
-    for event in machine.timeline.events:
-        if event.cause in inside:
-            inside.add(event.number)
-            if event.actor == "ioasid" and event.altitude == HOST and event.verb in _LOCKING:
-                yield f"a handler called {event.verb} {event.subject} (event {event.number})"
-        elif event.verb is Verb.NOTIFY and event.altitude == HOST:
-            inside.add(event.number)
+    yield from _found(machine, 12)

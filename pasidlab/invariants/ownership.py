@@ -64,7 +64,9 @@ def _vm_of(machine: Machine, rid: int, pasid: int) -> Vmm | None:
 
 
 def _frames(vmm: Vmm) -> set[int]:
-    return {mapping.physical >> 12 for mapping in vmm.process.mm.table.mappings()}
+    """The frames of a VM: its process's memory, and what VFIO keeps of it while the process exits."""
+    mapped = {mapping.physical for mapping in vmm.process.mm.table.mappings()}
+    return {address >> 12 for address in mapped | vmm.container.pinned}
 
 
 def reach(machine: Machine) -> Iterator[str]:
@@ -143,9 +145,9 @@ def work_queues(machine: Machine) -> Iterator[str]:
 
 def _native_queues(machine: Machine, name: str) -> Iterator[str]:
     """A dedicated queue that a host process has open sends that process's PASID."""
-    device, driver = machine.accelerators[name], machine.kernel.accelerators[name]
+    device, driver = machine.accelerators[name], machine.kernel.accelerators.get(name)
     for process in machine.natives:
-        queue = driver.queue_of(process)
+        queue = driver.queue_of(process) if driver is not None else None
         if queue is not None and queue.dedicated and device.wq_pasid(queue.index) != process.mm.pasid:
             yield f"{name} wq{queue.index} of {process.name} sends PASID {device.wq_pasid(queue.index)}"
 

@@ -7,9 +7,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pasidlab.invariants.ownership import entries
+from pasidlab.kernel.ioasid.quota.cgroup import CgroupQuota
+from pasidlab.kernel.ioasid.quota.rlimit import RlimitQuota
+from pasidlab.timeline import Verb
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
+    from pasidlab.virt.ioasid_user import IoasidUser
 
 __all__ = ["quotas", "unique_spids", "users"]
 
@@ -42,13 +46,21 @@ def _uses(machine: Machine) -> Iterator[tuple[int, str]]:
             sent = machine.accelerators[mdev.parent.name].wq_pasid(mdev.queue.index)
             if mdev.queue.dedicated and sent and sent != vmm.container.domain.default_pasid:
                 yield sent, mdev.holder
-        for pasid in vmm.container.pasids.keys():
-            yield pasid, "vfio"
         if vmm.container.domain.default_pasid is not None:
             yield vmm.container.domain.default_pasid, f"aux-domain:{vmm.name}"
+    for user in _pasid_users(machine):
+        for pasid in user.pasids.keys():
+            yield pasid, user.holder
     for process in machine.natives:
         if process.mm.pasid is not None:
             yield process.mm.pasid, "sva"
+
+
+def _pasid_users(machine: Machine) -> list[IoasidUser]:
+    """Who owns PASIDs through VFIO or /dev/ioasid, each once."""
+    files = [] if machine.ioasid_device is None else machine.ioasid_device.files.values()
+    users = [*(vmm.container.user for vmm in machine.vmms.values()), *(file.user for file in files)]
+    return list({user.path: user for user in users}.values())
 
 
 def _defaults(machine: Machine) -> set[int | None]:
@@ -57,14 +69,67 @@ def _defaults(machine: Machine) -> set[int | None]:
 
 
 def quotas(machine: Machine) -> Iterator[str]:
-    """5: what the sets were promised and what is left make up the whole."""
+    """5: what was promised and what is left make up the whole, and whoever pays for PASIDs pays for exactly those."""
     core = machine.kernel.ioasid
-    promised = sum(the_set.quota for the_set in core.sets.values())
-    if promised + core.available != core.capacity:
-        yield f"quotas of {promised} and {core.available} available do not add up to {core.capacity}"
+    capacity = core.capacity
+    promised = sum(the_set.quota or 0 for the_set in core.sets.values()) + capacity.reserved + core.policy.held
+    if promised + capacity.available != capacity.total:
+        yield f"{promised} promised and {capacity.available} available do not add up to {capacity.total}"
     for the_set in core.sets.values():
-        if the_set.count > the_set.quota:
+        if the_set.quota is not None and the_set.count > the_set.quota:
             yield f"{the_set.name} has {the_set.count} PASIDs, more than its quota of {the_set.quota}"
+    if isinstance(core.policy, RlimitQuota):
+        yield from _limits(machine, core.policy)
+    elif isinstance(core.policy, CgroupQuota):
+        yield from _groups(machine, core.policy)
+
+
+def _limits(machine: Machine, policy: RlimitQuota) -> Iterator[str]:
+    core = machine.kernel.ioasid
+    out = sum(the_set.count for the_set in core.sets.values() if the_set.quota is None)
+    if policy.held != out:
+        yield f"{policy.held} of the capacity are counted as taken without quota, but {out} PASIDs are out"
+    for account in policy.accounts():
+        paid = sum(record.payer is account.mm for record in core.ids.values())
+        if account.used != paid:
+            yield f"{account.name} is charged for {account.used} PASIDs, but pays for {paid}"
+    yield from _overcharged(machine)
+
+
+def _groups(machine: Machine, policy: CgroupQuota) -> Iterator[str]:
+    charged: Counter[str] = Counter()
+    for the_set in machine.kernel.ioasid.sets.values():
+        group = policy.set_group(the_set)
+        for level in group.levels() if group is not None else ():
+            charged[level.name] += the_set.count
+    for group in policy.groups.values():
+        if group.current != charged[group.name]:
+            yield f"group {group.name} is charged for {group.current} PASIDs, its members have {charged[group.name]}"
+        if group.current > group.max and not _made_to_exceed(machine, group.name):
+            yield f"group {group.name} has {group.current} PASIDs, more than its max of {group.max}"
+    if policy.drawn > policy.root_count():
+        yield f"the root has drawn {policy.drawn} of the capacity for {policy.root_count()} PASIDs"
+    yield from _overcharged(machine)
+
+
+def _overcharged(machine: Machine) -> Iterator[str]:
+    """No charge ever took anybody over the limit of that moment."""
+    for event in machine.timeline.events:
+        if event.verb is Verb.CHARGE:
+            limit, charged = event.fact("limit"), event.after
+            if isinstance(limit, int) and isinstance(charged, int) and charged > limit:
+                yield f"a charge took {event.subject} to {charged}, over its limit of {limit} (event {event.number})"
+
+
+def _made_to_exceed(machine: Machine, name: str) -> bool:
+    """Whether somebody with PASIDs was moved into a group (or below it), or its max was made smaller: no other way."""
+    for event in machine.timeline.events:
+        group = event.fact("group")
+        if event.verb is Verb.MIGRATE and event.fact("count") and f"{group}/".startswith(f"{name}/"):
+            return True
+        if event.verb is Verb.ADJUST and group == name and event.fact("shrinks"):
+            return True
+    return False
 
 
 def unique_spids(machine: Machine) -> Iterator[str]:

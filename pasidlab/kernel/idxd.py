@@ -155,9 +155,12 @@ class Idxd(Actor):
     # --- the host's hand on a mediated device's queue -----------------------------------------------------------------
 
     def enable_for(self, index: int, pasid: int, *, privileged: bool = False) -> CommandError:
-        """Program a PASID into a disabled dedicated queue and enable it."""
+        """Program a PASID into a disabled dedicated queue and enable it; taken out again if the device refuses."""
         self._write_pasid(index, pasid, privileged=privileged)
-        return self._command(Command.ENABLE_WQ, index)
+        error = self._command(Command.ENABLE_WQ, index)
+        if error is not CommandError.SUCCESS:
+            self._write_pasid(index, None)
+        return error
 
     def disable(self, index: int) -> None:
         """Disable a dedicated queue and take its PASID out."""

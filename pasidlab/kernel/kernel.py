@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.cpu import IA32_PASID
-from pasidlab.kernel.idxd import Idxd
+from pasidlab.kernel.idxd import Idxd, QueueType
 from pasidlab.kernel.ioasid.core import IoasidCore
+from pasidlab.kernel.ioasid.quota.fixed import FixedQuota
 from pasidlab.kernel.iommu.vtd.driver import VtdDriver
 from pasidlab.kernel.iommu.vtd.faults import FaultHandler
 from pasidlab.kernel.iommu.vtd.svm import Svm
@@ -21,8 +22,10 @@ from pasidlab.kernel.sva import Sva
 from pasidlab.timeline import Actor, Table, Verb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from pasidlab.kernel.ioasid.ids import IoasidIds
+    from pasidlab.kernel.ioasid.quota.contract import QuotaPolicy
     from pasidlab.kernel.platform import Platform
 
 __all__ = ["HOST_QUOTA", "Kernel"]
@@ -36,16 +39,16 @@ class Kernel(Actor):
 
     actor = "kernel"
 
-    def __init__(self, platform: Platform) -> None:
+    def __init__(self, platform: Platform, policy: Callable[[IoasidIds], QuotaPolicy] = FixedQuota) -> None:
         timeline, name = platform.timeline, platform.altitude
         super().__init__(timeline, f"{name}.kernel", name)
         self.platform = platform
         self.pages = PageAllocator(timeline, f"{name}.pages", platform.memory, platform.memory_size)
-        self.ioasid = IoasidCore(timeline, f"{name}.ioasid", name)
+        self.ioasid = IoasidCore(timeline, f"{name}.ioasid", name, platform.agenda, policy=policy)
         self.iommu = VtdDriver(platform, self.pages, self.ioasid)
-        self.svm = Svm(self.iommu, platform.agenda)
+        self.svm = Svm(self.iommu)
         self.faults = FaultHandler(platform)
-        self.host_set = self.ioasid.set_alloc(name, None, HOST_QUOTA)
+        self.host_set = self.ioasid.sets.alloc(name, None, HOST_QUOTA)
         self.sva = Sva(timeline, name, self.ioasid, self.host_set, self.svm)
         self.processes = Table[int, Process](timeline, f"{name}.processes")
         self.accelerators = Table[str, Idxd](timeline, f"{name}.accelerators")
@@ -63,20 +66,28 @@ class Kernel(Actor):
         return process
 
     def exit(self, process: Process, order: Sequence[int] | None = None) -> None:
-        """End a process, in the order of Linux's exit: memory (devices lose access), then files, then the mm itself.
+        """End a process, in the order of Linux's exit: devices lose access to its memory, which is freed; then its
+        files are closed; then the mm itself goes, and with it the PASID.
 
         Files are closed in the ``order`` of these descriptors (default: ascending); all must be named.
         """
+        numbers = process.files.keys()
+        closing = numbers if order is None else list(order)
+        if sorted(closing) != numbers:
+            raise KernelError("EINVAL", f"the order must name each of the open files {numbers} once, not {closing}")
         event = self.emit(Verb.EXIT, f"process {process.name}", pid=process.pid)
         with self.timeline.because(event):
             self.sva.mm_exit(process)
-            for number in process.files.keys() if order is None else order:
+            process.mm.exit()
+            self.emit(Verb.UNMAP, f"memory of {process.name}: page tables and pages are freed", pid=process.pid)
+            for number in closing:
                 process.close_file(number)
             for device in self.accelerators.values():
                 device.process_exit(process)
             self.sva.mm_drop(process)
+            self.ioasid.policy.leave(process.mm)
             del self.processes[process.pid]
-            process.mm.release()
+            process.mm.drop()
             process.retire()
 
     def run(self, process: Process) -> None:
@@ -101,8 +112,14 @@ class Kernel(Actor):
         return device
 
     def remove(self, name: str) -> None:
-        """A device goes: whoever has it open loses it, its driver lets go, its PASID tables are freed."""
+        """A device goes: processes that have it open lose it, its driver lets go, its PASID tables are freed.
+
+        ``-EBUSY`` while mediated devices are cut from it.
+        """
         device = self.accelerators[name]
+        cut = [client for queue in device.queues.values() if queue.kind is QueueType.MDEV for client in queue.clients]
+        if cut:
+            raise KernelError("EBUSY", f"{name} must not go while {', '.join(map(str, cut))} are cut from it")
         for process in self.processes.values():
             if device.queue_of(process) is not None:
                 device.close(process)

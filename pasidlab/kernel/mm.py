@@ -104,10 +104,17 @@ class Mm(Part, state=("_next", "pasid")):
                 raise KernelError("EFAULT", f"address {virtual + done:#x}: {error}") from None
             done += size
 
-    def release(self) -> None:
-        """Free all memory and the page table itself."""
+    def exit(self) -> None:
+        """The last user of the address space is gone (``exit_mmap``): free all memory and the tables that map it.
+
+        What somebody has pinned stays where it is until they let go. The empty top-level table stays with the mm.
+        """
         for start in self.areas.keys():
             self.munmap(start)
+        self.table.clear()
+
+    def drop(self) -> None:
+        """The last reference on the mm itself is gone (``mmdrop``)."""
         self.table.destroy()
         self.retire()
 

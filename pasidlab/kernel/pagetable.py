@@ -112,6 +112,14 @@ class PageTable(Part, state=("root",)):
                 else:
                     yield from self._leaves(entry & _ADDR, level + 1, at)
 
+    def clear(self) -> None:
+        """Free every table below the top one, which is empty then (the pages that they map are not freed)."""
+        memory = self._pages.memory
+        for at in range(self.root, self.root + PAGE_SIZE, 8):
+            if entry := memory.load(at):
+                self._free_below(entry & _ADDR, 1)
+                memory.store(at, 0)
+
     def destroy(self) -> None:
         """Free every table (not the pages that they map)."""
         self._free_below(self.root, 0)

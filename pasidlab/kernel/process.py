@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from pasidlab.errors import KernelError
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.kernel.mm import Mm
 from pasidlab.timeline import Actor, Table
@@ -40,7 +41,13 @@ class Process(Actor, state=("_used", "ia32_pasid")):
         self.mm = Mm(timeline, f"{path}.mm", pages)
         self.ia32_pasid = 0
         self.files: Table[int, File] = Table(timeline, f"{path}.files")
-        self._records = self.mm.mmap(PAGE_SIZE)
+        try:
+            self._records = self.mm.mmap(PAGE_SIZE)
+        except KernelError:
+            self.mm.exit()
+            self.mm.drop()
+            self.retire()
+            raise
         self._used = 0
 
     def open_file(self, file: File) -> int:

@@ -79,7 +79,10 @@ class Sva(Actor):
             self._svm.unbind_mm(rid, pasid, fault_disable=exiting)
             del self.bonds[key]
             if not exiting:
-                self._release_unused(process)
+                self._last_unbind(process)
+
+    def _last_unbind(self, process: Process) -> None:
+        self._release_unused(process)
 
     def mm_exit(self, process: Process) -> None:
         """The process's memory is about to go: clear its PASID entries. The PASID is kept until :meth:`mm_drop`."""
@@ -94,7 +97,7 @@ class Sva(Actor):
 
     def _allocate(self, process: Process) -> int:
         try:
-            pasid = self._core.alloc(self._set, PASID_MIN, PASID_MAX, _HOLDER)
+            pasid = self._core.alloc(self._set, PASID_MIN, PASID_MAX - 1, _HOLDER, current=process.mm)
         except IoasidRefused as refusal:
             raise KernelError("ENOSPC", f"no PASID for {process.name} on {self.altitude}: {refusal}") from None
         process.mm.pasid = pasid

@@ -1,4 +1,4 @@
-"""T3 and T16: Shared Virtual Addressing on the bare machine, from bind to free."""
+"""T3 and T16: Shared Virtual Addressing on the bare machine, from bind to free (facts 2.3)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Final
 
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
 from pasidlab.machine import Machine
+from pasidlab.stories.lives import expect_references
 from pasidlab.stories.story import Story, expect
 
 __all__ = ["NATIVE"]
@@ -20,7 +21,9 @@ def _tell(m: Machine) -> Iterator[str]:
     app = m.spawn("app")
 
     yield "Bind: a PASID is allocated, and its entry points to the process's own page table."
+    start = m.timeline.now
     pasid = app.bind(dsa)
+    expect_references(m, pasid, start, [("", 1), ("iommu", 2)])
     words = m.kernel.iommu.tables[dsa.rid].read(pasid)
     expect(
         PASID_ENTRY["FLPTPTR"].get(words) == app.process.mm.root, "the entry's first-level pointer is the page table"
@@ -31,8 +34,10 @@ def _tell(m: Machine) -> Iterator[str]:
     expect(app.copy(dsa, src, dst, len(_TEXT)).ok, "the copy succeeds")
     expect(app.read(dst, len(_TEXT)) == _TEXT, "the bytes arrived")
 
-    yield "Unbind and free: the entry is gone, the number is back."
+    yield "The device stops, unbind, free: the entry is gone, the number is back."
+    start = m.timeline.now
     app.unbind(dsa)
+    expect_references(m, pasid, start, [("iommu", 1), ("sva", 0), ("", 0)])
     expect(m.translate(dsa.rid, pasid=pasid, address=src).fault is not None, "the IOMMU blocks the old number")
     expect(len(m.kernel.ioasid.ids) == 0, "no PASID is out")
 

@@ -23,12 +23,15 @@ class StoryBroken(Exception):
 
 
 class Story(NamedTuple):
-    """``points`` are the numbers of the talk's table of contents (T1 to T20) that the story shows."""
+    """``points`` are the numbers of the talk's table of contents (T1 to T20) that the story shows; ``make`` builds the
+    machine that it needs.
+    """
 
     name: str
     title: str
     points: tuple[str, ...]
     tell: Callable[[Machine], Iterator[str]]
+    make: Callable[[], Machine] = Machine
 
 
 class Chapter(NamedTuple):
@@ -52,7 +55,7 @@ def play(story: Story, machine: Machine | None = None) -> Iterator[Chapter]:
 
     A chapter in which something breaks is told before :class:`StoryBroken` says what.
     """
-    machine = machine or Machine()
+    machine = machine or story.make()
     found: list[str] = []
 
     def supervise() -> None:

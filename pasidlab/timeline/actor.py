@@ -24,4 +24,4 @@ class Actor(Part):
 
     def emit(self, verb: Verb, subject: str, before: object = None, after: object = None, **facts: object) -> Event:
         """Emit an event in this actor's name."""
-        return self.timeline.emit(self.altitude, self.actor, verb, subject, before, after, **facts)
+        return self.timeline.record(self.altitude, self.actor, verb, subject, before, after, facts)

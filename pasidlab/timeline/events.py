@@ -59,6 +59,16 @@ class Verb(StrEnum):
     HANDLE = "handle"
     QUEUE_WORK = "queue-work"
     RUN_WORK = "run-work"
+    IGNORE = "ignore"
+    DEADLOCK = "deadlock"
+    # what administrators do
+    INSTALL = "install"
+    RESERVE = "reserve"
+    CANCEL = "cancel"
+    ADJUST = "adjust"
+    CHARGE = "charge"
+    UNCHARGE = "uncharge"
+    MIGRATE = "migrate"
     # IOMMU and address spaces
     BIND = "bind"
     UNBIND = "unbind"

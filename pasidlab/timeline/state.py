@@ -53,6 +53,7 @@ class Part:
     """
 
     _state: ClassVar[frozenset[str]] = frozenset()
+    _state_names: ClassVar[tuple[str, ...]] = ()
 
     timeline: Timeline
     path: str
@@ -60,6 +61,7 @@ class Part:
     def __init_subclass__(cls, *, state: tuple[str, ...] = ()) -> None:
         super().__init_subclass__()
         cls._state = cls._state | frozenset(state)
+        cls._state_names = tuple(sorted(cls._state))
 
     def __init__(self, timeline: Timeline, path: str) -> None:
         self.timeline = timeline
@@ -92,9 +94,10 @@ class Part:
 
     def retire(self) -> None:
         """End this part's life: its state is gone, and reading it afterwards is an error."""
-        for name in sorted(self._state):
-            if name in self.__dict__:
-                delattr(self, name)
+        known, append = self.__dict__, self.timeline.journal.log.append
+        for name in self._state_names:
+            if name in known:
+                append((self, name, known.pop(name), ABSENT))
 
     @property
     def retired(self) -> bool:

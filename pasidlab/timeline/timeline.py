@@ -88,6 +88,10 @@ class Timeline:
         """The events up to the present step, oldest first."""
         return self._events[: self._now]
 
+    def since(self, step: int) -> list[Event]:
+        """The events from step ``step`` to the present one, oldest first."""
+        return self._events[step : self._now]
+
     @property
     def busy(self) -> bool:
         """Whether an operation is being carried out."""
@@ -144,23 +148,27 @@ class Timeline:
         **facts: object,
     ) -> Event:
         """Record that something happened, now; its cause is the innermost ``because``."""
-        self._refuse_observers()
+        return self.record(altitude, actor, verb, subject, before, after, facts)
+
+    def record(
+        self,
+        altitude: str,
+        actor: str,
+        verb: Verb,
+        subject: str,
+        before: object,
+        after: object,
+        facts: dict[str, object],
+    ) -> Event:
+        """As :meth:`emit`, for who has the facts in hand."""
+        if self._telling:
+            self._refuse_observers()
         if self._now < len(self._events):
             self._forget_future()
-        number = len(self._events)
-        causes = self._causes
-        event = Event(
-            number,
-            len(self._operations),
-            causes[-1] if causes else None,
-            altitude,
-            actor,
-            verb,
-            subject,
-            before,
-            after,
-            tuple(facts.items()),
-        )
+        number, causes = len(self._events), self._causes
+        cause = causes[-1] if causes else None
+        words = (altitude, actor, verb, subject, before, after, tuple(facts.items()))
+        event = Event._make((number, len(self._operations), cause, *words))
         self._events.append(event)
         self._stops.append(len(self.journal.log))
         self._now = number + 1

@@ -1,14 +1,18 @@
-"""Figures as data: whatever of a machine is shown is one of three plain values, drawn here as SVG, DOT, HTML or text.
+"""Figures as data: whatever of a machine is shown is one of four plain values, drawn here as SVG, DOT, HTML or text.
 
 * :class:`Figure`: boxes, arrows and frames (laid out by Graphviz), :class:`Ladder`: who called whom, :class:`Table`.
+* :class:`Bars`: how much of a whole is taken.
 * ``topology(figure)`` decides where things stand; ``states(figure)`` and ``texts(figure)`` are what a step changes.
-* ``svg(figure)``, ``ladder_svg(ladder)``, ``table_html(table)``: still pictures; ``text(figure)``,
-  ``ladder_text(ladder)``, ``table_text(table)``: the same in words; ``dot(figure)``: Graphviz's language.
+* ``svg(figure)``, ``ladder_svg(ladder)``, ``table_html(table)``, ``bars_svg(bars)``: still pictures; ``text(figure)``,
+  ``ladder_text(ladder)``, ``table_text(table)``, ``bars_text(bars)``: the same in words;
+  ``dot(figure)``: Graphviz's language.
 
-In a notebook each of the three shows itself. Standard library only, nothing of Jupyter, nothing of machines:
+In a notebook each of them shows itself. Standard library only, nothing of Jupyter, nothing of machines:
 projections import this, not the other way round.
 """
 
+from pasidlab.views.bars import Bar, Bars, Share, bars_text
+from pasidlab.views.bars_svg import bars_svg
 from pasidlab.views.dot_text import dot
 from pasidlab.views.figure import Cluster, Edge, Figure, Node, fold, slots
 from pasidlab.views.ladder import Ladder, Lane, Row, ladder_text
@@ -20,6 +24,8 @@ from pasidlab.views.text_twin import text
 from pasidlab.views.topology import Topology, states, texts, topology
 
 __all__ = [
+    "Bar",
+    "Bars",
     "Cluster",
     "Column",
     "Edge",
@@ -30,8 +36,11 @@ __all__ = [
     "Line",
     "Node",
     "Row",
+    "Share",
     "Table",
     "Topology",
+    "bars_svg",
+    "bars_text",
     "dot",
     "fold",
     "ladder_svg",

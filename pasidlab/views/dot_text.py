@@ -36,7 +36,16 @@ def dot(figure: Figure) -> str:
     }
     """
     said = texts(figure)
-    labels = {node.key: dot_string(*(line for line in said[address(node.key)][2:] if line)) for node in figure.nodes}
+    tokens: dict[str, list[str]] = {}
+    for node in figure.nodes:
+        if node.inside and node.present:
+            tokens.setdefault(node.inside, []).extend(said[address(node.key)])
+    labels = {
+        node.key: dot_string(
+            *(line for line in (*said[address(node.key)][2:], " ".join(tokens.get(node.key, ()))) if line)
+        )
+        for node in figure.nodes
+    }
     labels |= {edge.key: _table(edge.label, round(edge.columns * 6.6)) for edge in figure.edges if edge.columns}
     labels |= {cluster.key: dot_string(cluster.label) for cluster in figure.clusters}
     return _write(topology(figure), labels)
@@ -73,7 +82,8 @@ def _write(shape: Topology, labels: dict[str, str]) -> str:
 
 
 def _frame(shape: Topology, key: str, labels: dict[str, str], indent: str) -> list[str]:
-    lines = [indent + _box(node, labels.get(node.key, '""')) for node in shape.nodes if node.cluster == key]
+    boxes = [node for node in shape.nodes if node.cluster == key and not node.inside]
+    lines = [indent + _box(node, labels.get(node.key, '""')) for node in boxes]
     for frame in shape.frames:
         if frame.parent == key:
             lines += [*_head(frame, labels, indent), *_frame(shape, frame.key, labels, indent + "  "), indent + "}"]

@@ -9,7 +9,8 @@ Keys are stable names of things (``"vm:vm1"``, ``"pasid:101"``): the same thing 
 can be recognised, highlighted and animated. A key may hold any text; outside Python it is written by
 :func:`~pasidlab.views.escape.address`.
 
-Invariants, checked at creation: keys are unique over boxes, arrows and frames; arrows and frames name what exists.
+Invariants, checked at creation: keys are unique over boxes, arrows and frames; arrows, frames and tokens name what
+exists; no two tokens that are present stand on one seat.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ class Node:
     and ``rows`` lines (0: as many as ``lines`` has); longer lines end in an ellipsis and are told in full by the
     tooltip, as is ``hint``.
 
+    A box with ``seats`` is a board: below its lines it has that many places. A box that stands ``inside`` a board, on
+    one of its seats, is a token: small, with nothing but its title. When its seat changes, it glides there.
+
     >>> Node("vm:vm1", ("vm1", "2 of 64 PASIDs"), "vm", state="live", word="running").present
     True
     """
@@ -52,6 +56,9 @@ class Node:
     columns: int = 18
     rows: int = 0
     hint: str = ""
+    seats: int = 0
+    inside: str = ""
+    seat: int = 0
 
     def __post_init__(self) -> None:
         theme.kind(self.kind)
@@ -132,7 +139,7 @@ class Figure:
 
 
 def _check(figure: Figure) -> None:
-    nodes = {node.key for node in figure.nodes}
+    nodes, tokens = ({node.key for node in figure.nodes}, {node.key for node in figure.nodes if node.inside})
     keys = [cluster.key for cluster in figure.clusters] + [node.key for node in figure.nodes]
     keys += [edge.key for edge in figure.edges]
     for key, count in Counter(keys).items():
@@ -148,10 +155,23 @@ def _check(figure: Figure) -> None:
     for node in figure.nodes:
         if node.cluster not in declared:
             raise ValueError(f"the frame of {node.key!r} must be declared, not {node.cluster!r}")
+    _check_seats(figure)
     for edge in figure.edges:
         for end in (edge.tail, edge.head):
-            if end not in nodes:
+            if end not in nodes or end in tokens:
                 raise ValueError(f"an end of {edge.key!r} must be a box of figure {figure.name}, not {end!r}")
+
+
+def _check_seats(figure: Figure) -> None:
+    boards = {node.key: node.seats for node in figure.nodes if not node.inside}
+    taken: dict[tuple[str, int], str] = {}
+    for node in figure.nodes:
+        if node.inside and node.seat not in range(boards.get(node.inside, 0)):
+            raise ValueError(f"{node.key!r} must stand on a seat of a board, not on {node.seat} of {node.inside!r}")
+        if node.inside and node.present:
+            other = taken.setdefault((node.inside, node.seat), node.key)
+            if other != node.key:
+                raise ValueError(f"a seat of {node.inside!r} must hold one token, not {other!r} and {node.key!r}")
 
 
 def fold(items: Sequence[_Item], room: int) -> tuple[Sequence[_Item], int]:

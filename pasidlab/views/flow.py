@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["flow", "flow_of_operation", "lane_of"]
 
 _GUEST: Final = ("process", "kernel", "CPU")
-_HOST: Final = ("process", "CPU", "kernel", "VMM", "VFIO", "IOASID core", "IOMMU driver", "KVM", "VDCM")
+_HOST: Final = ("process", "CPU", "kernel", "VMM", "VFIO", "/dev/ioasid", "IOASID core", "IOMMU driver", "KVM", "VDCM")
 _HARDWARE: Final = ("accelerator", "IOMMU")
 _KINDS: Final = {
     Verb.NOTIFY: "notify",

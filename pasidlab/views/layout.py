@@ -22,7 +22,7 @@ from pasidlab.views.geometry import Curve, Geometry, Rect
 from pasidlab.views.topology import Topology
 from pasidlab.views.twins import in_order
 
-__all__ = ["GraphvizError", "available", "geometry", "placed", "read"]
+__all__ = ["GraphvizError", "answered", "available", "geometry", "placed", "read"]
 
 _MISSING = (
     "drawing needs the Graphviz program `dot`, which is not on the PATH;"
@@ -39,15 +39,30 @@ def available() -> bool:
     return shutil.which("dot") is not None
 
 
-@lru_cache(maxsize=64)
 def geometry(shape: Topology) -> Geometry:
-    """The layout of a topology by the ``dot`` program; kept, so that time travel finds it again."""
-    return placed(shape, _run_dot(plan(shape)))
+    """The layout of a topology by the ``dot`` program, whose answers are kept: time travel finds them again."""
+    return placed(shape, answered(plan(shape)))
 
 
 def placed(shape: Topology, answer: str) -> Geometry:
     """The layout of ``shape`` in Graphviz's ``answer`` to :func:`~pasidlab.views.dot_text.plan`, twins in order."""
-    return in_order(shape, read(answer))
+    return _seated(shape, in_order(shape, read(answer)))
+
+
+def _seated(shape: Topology, found: Geometry) -> Geometry:
+    """Tokens have their places on their boards; Graphviz does not know them."""
+    nodes = dict(found.nodes)
+    for node in shape.nodes:
+        if node.inside:
+            board = nodes[node.inside]
+            nodes[node.key] = Rect(board.x + node.x, board.y + node.y, node.width, node.height)
+    return found._replace(nodes=nodes)
+
+
+@lru_cache(maxsize=64)
+def answered(text: str) -> str:
+    """The ``dot`` program's answer to a plan."""
+    return _run_dot(text)
 
 
 def _run_dot(text: str) -> str:

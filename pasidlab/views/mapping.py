@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.views.figure import Cluster, Edge, Figure, Node, fold
-from pasidlab.views.numbers import ranges
+from pasidlab.views.numbers import quota_words, ranges
 from pasidlab.views.room import Room
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class _Parts:
     def add_vm(self, vm: VirtualMachine, slot: int, known: list[tuple[int, ...]], places: int) -> None:
         """A VM's frame with its guest PASIDs, and KVM's entries for them."""
         frame, the_set = f"vm:{slot}", vm.vmm.container.set
-        self.clusters.append(Cluster(frame, f"{vm.name}: {the_set.count} of {the_set.quota} PASIDs"))
+        self.clusters.append(Cluster(frame, f"{vm.name}: {quota_words(the_set.count, the_set.quota)} PASIDs"))
         if not known:
             self.nodes.append(Node(f"{frame}:none", ("no PASID yet",), cluster=frame, columns=_GUEST, rows=2))
         guests = sorted({guest for guest, _ in known})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-__all__ = ["counted", "ranges"]
+__all__ = ["counted", "quota_words", "ranges"]
 
 
 def counted(count: int, one: str, many: str = "") -> str:
@@ -14,6 +14,15 @@ def counted(count: int, one: str, many: str = "") -> str:
     ('1 client', '3 clients', '2 entries')
     """
     return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def quota_words(used: int, quota: int | None) -> str:
+    """How many of how many; without a quota only how many.
+
+    >>> quota_words(3, 64), quota_words(3, None)
+    ('3 of 64', '3')
+    """
+    return str(used) if quota is None else f"{used} of {quota}"
 
 
 def ranges(numbers: Iterable[int], most: int = 2) -> str:

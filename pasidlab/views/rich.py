@@ -1,5 +1,5 @@
 """How notebooks show what a person holds: the machine as its map, a function as its PASID table, the rest as small
-tables.
+tables; below a VM's table its quota.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ from pasidlab.errors import KernelError
 from pasidlab.handles import App, AssignedDevice, Handle, PhysicalFunction, VirtualMachine
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.machine import Machine
+from pasidlab.views.bars_svg import bars_svg
 from pasidlab.views.figure import Figure
 from pasidlab.views.machine_map import machine_map
+from pasidlab.views.occupancy import set_use, set_words
 from pasidlab.views.pasid_table import pasid_table
+from pasidlab.views.quota_bars import quota_bar
 from pasidlab.views.table import Column, Line, Table
 
 __all__ = ["bundle", "picture"]
@@ -31,7 +34,11 @@ def bundle(handle: Handle) -> dict[str, str]:
         return {}
     if drawn is None:
         return {}
-    return {kind: text for kind, text in drawn._repr_mimebundle_().items() if kind != "text/plain"}
+    shown = {kind: text for kind, text in drawn._repr_mimebundle_().items() if kind != "text/plain"}
+    if isinstance(handle, VirtualMachine):
+        bar = bars_svg(quota_bar(handle.machine, handle.vmm.container.set.set_id))
+        shown["text/html"] = f"<div>{shown['text/html']}{bar}</div>"
+    return shown
 
 
 def picture(handle: Handle) -> Figure | Table | None:
@@ -51,10 +58,11 @@ def picture(handle: Handle) -> Figure | Table | None:
 
 def _vm(vm: VirtualMachine) -> Table:
     the_set = vm.vmm.container.set
+    use = next(use for use in set_use(vm.machine) if use.set_id == the_set.set_id)
     pairs = ", ".join(f"{guest} = host {host}" for guest, host in vm.pasids.items())
     return _table(
         f"VM {vm.name}",
-        ("PASIDs", f"{the_set.count} of {the_set.quota} (ioasid_set {the_set.set_id})"),
+        ("PASIDs", f"{set_words(use)} (ioasid_set {the_set.set_id})"),
         ("numbers", pairs or "none"),
         ("policy", vm.vmm.policy or "the first device decides"),
         ("devices", ", ".join(device.name for device in vm.devices) or "none"),

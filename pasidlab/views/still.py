@@ -35,8 +35,10 @@ def svg(figure: Figure, mode: Mode | None = None) -> str:
     return page(figure.title, figure.note, right - left, bottom - top, inner, mode)
 
 
-def page(title: str, note: str, width: float, height: float, inner: str, mode: Mode | None = None) -> str:
-    """A drawing of this size on its own paper, with title, note and style sheet."""
+def page(
+    title: str, note: str, width: float, height: float, inner: str, mode: Mode | None = None, sheet: str = ""
+) -> str:
+    """A drawing of this size on its own paper, with title, note and style sheet (default: that of figures)."""
     top = _TITLE + (18 if note else 0)
     room = max(width, text_width(title, 14, bold=True), text_width(note, 12))
     wide, tall = number(room + 2 * _EDGE), number(height + top + 2 * _EDGE - 8)
@@ -45,7 +47,7 @@ def page(title: str, note: str, width: float, height: float, inner: str, mode: M
     words += f'<text class="note" x="{_EDGE}" y="{_EDGE + 29}">{html(note)}</text>' if note else ""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="pasidlab" {size} viewBox="0 0 {wide} {tall}" role="img"'
-        f' style="max-width:100%;height:auto" aria-label="{html(title)}"><style>{style.still(mode)}</style>'
+        f' style="max-width:100%;height:auto" aria-label="{html(title)}"><style>{style.still(mode, sheet)}</style>'
         f'<rect class="paper" {size} rx="8"/>{words}'
         f'<g transform="translate({_EDGE} {_EDGE + top - 8})">{inner}</g></svg>'
     )

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 
 from pasidlab.views import theme
-from pasidlab.views.box import BADGE, EYEBROW, LINE, TITLE
+from pasidlab.views.box import BADGE, EYEBROW, LINE, TITLE, TOKEN
 from pasidlab.views.topology import EDGE_LABEL, FRAME_LABEL
 
-__all__ = ["live", "rules", "still"]
+__all__ = ["bar_rules", "live", "rules", "still"]
 
 ROOT = ".pasidlab"
 _VARIABLE = re.compile(r"var\(--pl-([a-z-]+)\)")
@@ -33,6 +33,7 @@ _FIGURE = f"""
 {ROOT} .node .e {{ font-size: {EYEBROW}px; font-weight: 600; letter-spacing: .04em; fill: var(--pl-muted); }}
 {ROOT} .node .b {{ font-size: {BADGE}px; font-weight: 600; text-anchor: end; }}
 {ROOT} .node .t {{ font-size: {TITLE}px; font-weight: 600; }}
+{ROOT} .node .token {{ font-size: {TOKEN}px; text-anchor: middle; }}
 {ROOT} .node .l {{ font-size: {LINE}px; fill: var(--pl-muted); }}
 {ROOT} .node .ring {{ fill: none; stroke: var(--pl-changed); stroke-width: 2.5; opacity: 0; }}
 {ROOT} .is-changed .ring {{ opacity: 1; }}
@@ -67,6 +68,12 @@ _LADDER = f"""
 {ROOT} .row.is-future .say {{ fill: var(--pl-muted); font-style: italic; }}
 {ROOT} .row.is-future :is(.way, .tip, .dot) {{ opacity: .45; }}
 """
+_BARS = f"""
+{ROOT} .who {{ font-size: 12px; font-weight: 600; }}
+{ROOT} .said {{ font-size: 12px; fill: var(--pl-muted); text-anchor: end; }}
+{ROOT} .room {{ fill: var(--pl-cluster); stroke: var(--pl-rule); stroke-width: 1; }}
+{ROOT} .room.open {{ stroke-dasharray: 6 3; }}
+"""
 # The root twice: JupyterLab sets the text of cells to the right with two classes.
 _TABLE = f"""
 {ROOT} table {{ border-collapse: collapse; color: var(--pl-ink); font: 12.5px {theme.UI_FONT};
@@ -75,6 +82,7 @@ _TABLE = f"""
 {ROOT} th {{ text-align: left; font-weight: 600; color: var(--pl-muted); background: var(--pl-cluster); }}
 {ROOT}{ROOT} :is(td, th) {{ padding: 4px 10px; border-bottom: 1px solid var(--pl-rule); white-space: nowrap;
   text-align: left; }}
+{ROOT}{ROOT} td.prose {{ white-space: normal; min-width: 9em; max-width: 26em; vertical-align: top; }}
 {ROOT} td.num {{ font-family: {theme.MONO_FONT}; font-size: 12px; }}
 {ROOT} td.is-changed {{ box-shadow: inset 0 -3px 0 var(--pl-changed); }}
 {ROOT} tbody tr td:first-child {{ border-left: 4px solid transparent; }}
@@ -119,9 +127,23 @@ def _of_rows() -> str:
     return "\n".join(lines)
 
 
+def _of_shares() -> str:
+    lines = []
+    for state in theme.STATES.values():
+        dash = f" stroke-dasharray: {state.dash};" if state.dash else ""
+        name = f"{ROOT} .share.s-{state.name}"
+        lines.append(f"{name} {{ fill: var(--pl-{state.name}-accent); stroke: var(--pl-{state.name}-ink);{dash} }}")
+    return "\n".join(lines)
+
+
 def rules() -> str:
     """Every rule, with colours as variables."""
     return "\n".join((_COMMON, _FIGURE, _of_states(), _LADDER, _of_rows(), _TABLE))
+
+
+def bar_rules() -> str:
+    """The rules of bars, which are still pictures only."""
+    return "\n".join((_COMMON, _BARS, _of_shares()))
 
 
 def live() -> str:
@@ -142,16 +164,19 @@ def live() -> str:
     )
 
 
-def still(mode: theme.Mode | None = None) -> str:
+def still(mode: theme.Mode | None = None, sheet: str = "") -> str:
     """The style sheet inside a still picture; without ``mode`` it follows the reader's preference, light by default.
+
+    ``sheet`` are its rules (default: those of :func:`rules`).
 
     >>> "var(" in still(), "prefers-color-scheme" in still(), "prefers-color-scheme" in still("dark")
     (False, True, False)
     """
+    sheet = sheet or rules()
     if mode:
-        return _coloured(rules(), mode)
-    dark = _coloured(_only_colours(), "dark")
-    return f"{_coloured(rules(), 'light')}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
+        return _coloured(sheet, mode)
+    dark = _coloured(_only_colours(sheet), "dark")
+    return f"{_coloured(sheet, 'light')}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}"
 
 
 def _coloured(text: str, mode: theme.Mode) -> str:
@@ -159,10 +184,10 @@ def _coloured(text: str, mode: theme.Mode) -> str:
     return _VARIABLE.sub(lambda found: colours[found[1]], text)
 
 
-def _only_colours() -> str:
+def _only_colours(sheet: str) -> str:
     """The rules with nothing but their coloured declarations: all that a second mode has to say."""
     kept = []
-    for selector, body in re.findall(r"([^{}]+)\{([^{}]*)\}", rules()):
+    for selector, body in re.findall(r"([^{}]+)\{([^{}]*)\}", sheet):
         coloured = [part.strip() for part in body.split(";") if "var(" in part]
         if coloured:
             kept.append(f"{selector.strip()} {{ {'; '.join(coloured)} }}")

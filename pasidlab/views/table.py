@@ -18,7 +18,7 @@ __all__ = ["Column", "Line", "Table", "table_html", "table_text"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: ``key`` for code, ``title`` for people; ``mono`` for numbers and bits.
+    """A column: ``key`` for code, ``title`` for people; ``mono`` for numbers and bits, ``wrap`` for sentences.
 
     >>> Column("pasid", "PASID", mono=True).title
     'PASID'
@@ -27,6 +27,7 @@ class Column:
     key: str
     title: str
     mono: bool = False
+    wrap: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,10 @@ def _html_row(table: Table, row: Line) -> str:
     parts = []
     for column, cell in zip(table.columns, cells(table, row), strict=True):
         names = (
-            ["num"] * column.mono + ["state"] * (column.key == "state") + ["is-changed"] * (column.key in row.changed)
+            ["num"] * column.mono
+            + ["prose"] * column.wrap
+            + ["state"] * (column.key == "state")
+            + ["is-changed"] * (column.key in row.changed)
         )
         classes = f' class="{" ".join(names)}"' if names else ""
         parts.append(f"<td{classes}>{html(cell)}</td>")

@@ -43,7 +43,8 @@ def text(figure: Figure) -> str:
 
 
 def _tree(figure: Figure, key: str, shown: set[str]) -> list[str]:
-    branches = [[node_line(node)] for node in figure.nodes if node.present and node.cluster == key]
+    shown_nodes = [node for node in figure.nodes if node.present and node.cluster == key]
+    branches = [[node_line(node), *_tokens(node.key, shown_nodes)] for node in shown_nodes if not node.inside]
     branches += [
         [clean(cluster.label), *_tree(figure, cluster.key, shown)]
         for cluster in figure.clusters
@@ -55,6 +56,13 @@ def _tree(figure: Figure, key: str, shown: set[str]) -> list[str]:
         lines.append(("└─ " if last else "├─ ") + head)
         lines += [("   " if last else "│  ") + line for line in below]
     return lines
+
+
+def _tokens(board: str, nodes: list[Node]) -> list[str]:
+    """What stands on a board, in one line."""
+    on = [node for node in nodes if node.inside == board]
+    said = ", ".join(clean(node.hint or node.lines[0]) + " (changed)" * node.changed for node in on if node.lines)
+    return [f"└─ {said}"] if said else []
 
 
 def node_line(node: Node) -> str:

@@ -154,6 +154,15 @@ STATES: dict[str, State] = {
             StateColours("#0f2b24", "#009e73", "#67d9b5"),
         ),
         State(
+            "now",
+            "now",
+            "▶",
+            "",
+            3.0,
+            StateColours("#fdfbe3", "#f0e442", "#665a00"),
+            StateColours("#35320c", "#f0e442", "#f0e442"),
+        ),
+        State(
             "pending",
             "pending",
             "▼",
@@ -182,7 +191,8 @@ STATES: dict[str, State] = {
         ),
     )
 }
-"""How things can be doing, by name. ``idle`` (there, not in use) needs no word; ``live`` is in use."""
+"""How things can be doing, by name. ``idle`` (there, not in use) needs no word; ``live`` is in use; ``now`` acts at
+this very step."""
 
 KINDS: dict[str, Kind] = {
     entry.name: entry
@@ -197,6 +207,16 @@ KINDS: dict[str, Kind] = {
         Kind("set", "IOASID set", 9),
         Kind("ioasid", "IOASID", 9, mono=True),
         Kind("pasid", "PASID", 9, mono=True),
+        Kind("allocator", "allocator", 9),
+        Kind("aux", "aux domain", 9),
+        Kind("binding", "IOMMU binding", 9),
+        Kind("kvm-entry", "KVM entry", 9),
+        Kind("programming", "VDCM queue", 9),
+        Kind("holder", "holder", 9),
+        Kind("work", "queued work", 12),
+        Kind("state", "state", 9),
+        Kind("token", "", 11, mono=True),
+        Kind("listener", "listener", 9),
         Kind("cpu", "CPU", 2, mono=True),
         Kind("iommu", "IOMMU", 2),
         Kind("device", "device", 2),

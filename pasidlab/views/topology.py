@@ -10,12 +10,14 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
-from pasidlab.views.box import box_size, box_texts
+from pasidlab.views.box import box_size, box_texts, seat_place
 from pasidlab.views.escape import address, clean
 from pasidlab.views.measure import fit, text_width
 
 if TYPE_CHECKING:
-    from pasidlab.views.figure import Cluster, Edge, Figure
+    from collections.abc import Mapping
+
+    from pasidlab.views.figure import Cluster, Edge, Figure, Node
 
 __all__ = [
     "EDGE_LABEL",
@@ -39,12 +41,15 @@ _FRAME_STEP, _FRAME_ROOM = 60, 300
 
 
 class NodePlan(NamedTuple):
-    """What the layout needs to know of a box."""
+    """What the layout needs to know of a box; of a token, its board and where on it the token stands."""
 
     key: str
     cluster: str
     width: int
     height: int
+    inside: str = ""
+    x: float = 0
+    y: float = 0
 
 
 class EdgePlan(NamedTuple):
@@ -85,9 +90,10 @@ def topology(figure: Figure) -> Topology:
     >>> topology(Figure("f", "F", (node,))) == topology(Figure("f", "F", (later,)))
     True
     """
+    boards = {node.key: node for node in figure.nodes if node.seats}
     return Topology(
         figure.direction,
-        tuple(NodePlan(node.key, node.cluster, *box_size(node)) for node in figure.nodes),
+        tuple(_plan(node, boards) for node in figure.nodes),
         tuple(
             EdgePlan(
                 edge.key, edge.tail, edge.head, edge.kind != "link", round(edge.columns * _EDGE_COLUMN), edge.loose
@@ -96,6 +102,14 @@ def topology(figure: Figure) -> Topology:
         ),
         tuple(FramePlan(cluster.key, cluster.parent, _frame_label(cluster)) for cluster in figure.clusters),
     )
+
+
+def _plan(node: Node, boards: Mapping[str, Node]) -> NodePlan:
+    plan = NodePlan(node.key, node.cluster, *box_size(node))
+    if not node.inside:
+        return plan
+    x, y = seat_place(boards[node.inside], node.seat)
+    return plan._replace(inside=node.inside, x=x, y=y)
 
 
 def _frame_label(cluster: Cluster) -> int:

@@ -6,14 +6,14 @@ who; the sentence says what.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pasidlab.timeline import Verb
 
 if TYPE_CHECKING:
     from pasidlab.timeline import Event
 
-__all__ = ["LANES", "sentence"]
+__all__ = ["CHAINS", "HOLDERS", "KEEPERS", "LANES", "LIFE", "MEANINGS", "OCCUPANCY", "HolderWords", "sentence"]
 
 _SENTENCES: Final[dict[Verb, str]] = {
     Verb.CALL: "{subject}",
@@ -47,6 +47,15 @@ _SENTENCES: Final[dict[Verb, str]] = {
     Verb.HANDLE: "handles {subject}",
     Verb.QUEUE_WORK: "queues work: {subject}",
     Verb.RUN_WORK: "runs work: {subject}",
+    Verb.IGNORE: "ignored: {subject}",
+    Verb.DEADLOCK: "DEADLOCK: {subject}",
+    Verb.INSTALL: "installs {subject}",
+    Verb.RESERVE: "reserves {subject}",
+    Verb.CANCEL: "cancels {subject}",
+    Verb.ADJUST: "adjusts {subject}",
+    Verb.CHARGE: "charges {subject}",
+    Verb.UNCHARGE: "uncharges {subject}",
+    Verb.MIGRATE: "migrates {subject}",
     Verb.BIND: "binds {subject}",
     Verb.UNBIND: "unbinds {subject}",
     Verb.ATTACH: "attaches {subject}",
@@ -77,6 +86,7 @@ _SENTENCES: Final[dict[Verb, str]] = {
 
 _CHANGE: Final = frozenset(
     {Verb.WRITE_ENTRY, Verb.CLEAR_ENTRY, Verb.WRITE_MSR, Verb.TRANSLATE, Verb.PROGRAM, Verb.FREE, Verb.SET_FREE}
+    | {Verb.INSTALL, Verb.ADJUST, Verb.CHARGE, Verb.UNCHARGE, Verb.MIGRATE}
 )
 """Verbs whose ``before -> after`` is worth saying."""
 
@@ -94,6 +104,7 @@ LANES: Final[dict[str, str]] = {
     "cpu": "CPU",
     "vmm": "VMM",
     "vfio": "VFIO",
+    "dev-ioasid": "/dev/ioasid",
     "kvm": "KVM",
     "vdcm": "VDCM",
     "accelerator": "accelerator",
@@ -101,6 +112,115 @@ LANES: Final[dict[str, str]] = {
     "root complex": "IOMMU",
 }
 """The lane in which an actor's events stand on the host and in hardware. A guest's kernel is one lane."""
+
+
+class HolderWords(NamedTuple):
+    """One sort of holder: the kind of its box, what it is, and when it lets go."""
+
+    kind: str
+    what: str
+    lets_go: str
+
+
+HOLDERS: Final[dict[str, HolderWords]] = {
+    "vfio": HolderWords("allocator", "VFIO, for the guest of {owner}", "when VFIO frees the number"),
+    "dev-ioasid": HolderWords("allocator", "/dev/ioasid, for {owner}", "when the file frees the number"),
+    "sva": HolderWords("allocator", "SVA of {owner}: {process}", "when the process unbinds or exits"),
+    "aux-domain": HolderWords("aux", "default PASID of {part}", "when the last interface is detached"),
+    "iommu": HolderWords("binding", "entry on {devices}", "when the last device is unbound"),
+    "kvm": HolderWords("kvm-entry", "guest {guest} → host {host}", "at UNBIND or FREE"),
+    "vdcm": HolderWords("programming", "programmed into wq{queue} of {device}", "when the queue is stopped"),
+    "": HolderWords("holder", "a reference by name", "when it says so"),
+}
+"""Holders of references by the first part of their name (``"kvm:vm1"``); the last row is for any other."""
+
+KEEPERS: Final = {
+    "title": "Who keeps IOASID {ioasid} alive?",
+    "note": "One box for each holder of a reference. A dying ID goes when the last of them lets go.",
+    "unknown": "not allocated",
+    "pool": "in the pool",
+    "range": "no number of this space: 0 to {last}",
+    "refs": "{count} reference{s}",
+    "more": "+{count} more",
+    "more-what": "{count} references",
+    "spid": "guest PASID {spid}",
+    "no-spid": "no guest PASID",
+    "set": "set {set_id}",
+    "makes": "lets go",
+    "lets-go": "lets go {when}",
+    "head": "next to run",
+    "behind": "{count} ahead of it",
+    "has-work": "work queued",
+    "nothing": "no work queued",
+    "by-call": "last, in this call",
+    "not-told": "not yet told",
+}
+
+MEANINGS: Final = {
+    "free": "not allocated",
+    "idle": "only its allocator holds it",
+    "active": "somebody uses it",
+    "free-pending": "freed, still held",
+}
+"""What each state of an IOASID means."""
+
+LIFE: Final = {
+    "title": "The life of an IOASID: {out} out",
+    "note": "A token is an ID. Arrows are the moves that are allowed; the thick one is the move of this step.",
+    "count": "{count} in the pool",
+    "more": "+{count}",
+    "more-hint": "{count} more IDs",
+    "token": "IOASID {ioasid} of {owner}, {refs}",
+    "token-free": "IOASID {ioasid}, in the pool",
+}
+
+CHAINS: Final = {
+    "title": "Who is told what, in order of delivery",
+    "note": "Chains are merged by priority, larger first. The global chain hears FREE only, a set's chain everything.",
+    "now": "Now: {event} of IOASID {ioasid}. Told: {told}. Running: {running}. Next: {next}.",
+    "nobody": "nobody",
+    "set": "{ids} out",
+    "delivers": "{event} of IOASID {ioasid}",
+    "quiet": "nothing is delivered",
+    "global": "global chain",
+    "own": "set's chain",
+    "priority": "{name} ({number}), {chain}",
+    "hears": "hears {events}",
+    "told": "told",
+    "running": "running",
+    "one-of": "one of these",
+    "or": " or ",
+    "next": "next",
+    "later": "later",
+    "not-told": "not told",
+    "waiting": "registrations wait for it",
+    "waiting-for": "hears nothing yet",
+    "no-set": "no set yet",
+    "pending": "pending",
+    "somebody": "an mm",
+    "more": "+{count} more sets",
+    "more-listeners": "+{count} more",
+}
+
+OCCUPANCY: Final = {
+    "title": "IOASID sets and their quotas",
+    "one": "The quota of {name}",
+    "note": "Of each quota: in use, freed but still held, left. Bars are drawn to the scale of their own quota.",
+    "sets": "IOASID sets",
+    "set": "set {set_id} {name}",
+    "space": "all {total} IOASIDs",
+    "used": "in use",
+    "pending": "{count} free-pending",
+    "pending-key": "free-pending",
+    "quota-left": "{count} left",
+    "promised": "promised to sets",
+    "policy": "kept by the policy",
+    "reserved": "reserved by the administrator",
+    "left": "not promised",
+    "no-quota": "no quota of its own",
+    "ending": "ends with its last ID",
+    "more": "+{count} more sets",
+}
 
 
 def sentence(event: Event) -> str:

@@ -14,9 +14,10 @@ guest while an entry changes was not read; here a change is a single step.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pasidlab.errors import BusError, KernelError
+from pasidlab.errors import BusError
 from pasidlab.hardware.cpu import PASID_TRANSLATION, ExitReason, PasidTranslation, Resume, Vmcs, VmcsField, split_pasid
 from pasidlab.hardware.layouts.cpu import VMX_PASID_DIR_ENTRY, VMX_PASID_TABLE_ENTRY
 from pasidlab.hardware.memory import Memory
@@ -99,13 +100,21 @@ class KvmVm(Actor, state=("high", "low")):
         self.name = name
         self._kernel = kernel
         self._mm = owner.mm
-        self.low = kernel.pages.alloc()
-        self.high = kernel.pages.alloc()
+        with ExitStack() as undo:
+            self.low = kernel.pages.alloc()
+            undo.callback(kernel.pages.free, self.low)
+            self.high = kernel.pages.alloc()
+            undo.callback(kernel.pages.free, self.high)
+            undo.callback(self.retire)
+            self._subscribe()
+            undo.pop_all()
         self.vmcs = Vmcs(self.timeline, f"{self.path}.vmcs", kernel.platform.memory, self)
         self.vmcs.vmwrite(VmcsField.LOW_PASID_DIRECTORY, self.low)
         self.vmcs.vmwrite(VmcsField.HIGH_PASID_DIRECTORY, self.high)
         self.vmcs.vmwrite(VmcsField.SECONDARY_CONTROLS, PASID_TRANSLATION)
-        kernel.ioasid.register_notifier_mm(self._mm, self)
+
+    def _subscribe(self) -> None:
+        self._kernel.ioasid.notifiers.register_mm(self._mm, self)
 
     @property
     def holder(self) -> str:
@@ -134,8 +143,11 @@ class KvmVm(Actor, state=("high", "low")):
         return VMX_PASID_TABLE_ENTRY["HOST_PASID"].get(words) if VMX_PASID_TABLE_ENTRY["V"].get(words) else None
 
     def entries(self) -> list[KvmEntry]:
-        """Every valid entry, read from the tables."""
-        memory, found = self._kernel.platform.memory, []
+        """Every valid entry, read from the tables; none once the VM's file descriptor is closed."""
+        memory = self._kernel.platform.memory
+        found: list[KvmEntry] = []
+        if self.retired:
+            return found
         for half, directory in enumerate((self.low, self.high)):
             for at, entry in enumerate(memory.load_words(directory, _DIRECTORY_ENTRIES)):
                 if entry:
@@ -156,7 +168,7 @@ class KvmVm(Actor, state=("high", "low")):
     def _set_entry(self, guest_pasid: int, host_pasid: int) -> None:
         slot = self._slot(guest_pasid, build=True)
         assert slot is not None
-        self._kernel.ioasid.get(host_pasid, self.holder)
+        self._hold(host_pasid)
         self._kernel.platform.memory.store32(slot, VMX_PASID_TABLE_ENTRY.encode(V=1, HOST_PASID=host_pasid)[0])
         self.emit(
             Verb.WRITE_ENTRY,
@@ -165,7 +177,11 @@ class KvmVm(Actor, state=("high", "low")):
             host_pasid,
             gpasid=guest_pasid,
             pasid=host_pasid,
+            refs=self._kernel.ioasid.refs(host_pasid),
         )
+
+    def _hold(self, host_pasid: int) -> None:
+        self._kernel.ioasid.get_locked(host_pasid, self.holder)
 
     def _clear_entry(self, guest_pasid: int, host_pasid: int) -> None:
         slot = self._slot(guest_pasid, build=False)
@@ -178,8 +194,8 @@ class KvmVm(Actor, state=("high", "low")):
             "not valid",
             gpasid=guest_pasid,
             pasid=host_pasid,
+            refs=self._kernel.ioasid.refs(host_pasid),
         )
-        self._kernel.ioasid.put(host_pasid, self.holder)
 
     # --- notifications ------------------------------------------------------------------------------------------------
 
@@ -194,22 +210,29 @@ class KvmVm(Actor, state=("high", "low")):
         return Priority.CPU
 
     def ioasid_notified(self, event: IoasidEvent, payload: Payload) -> bool:
-        """BIND writes an entry, UNBIND and FREE clear it; an event without SPID is not ours."""
+        """BIND writes an entry, UNBIND and FREE clear it; an event without SPID is not ours.
+
+        Without memory for a table (``-ENOMEM``) or a living ID there is no entry: nobody waits for a handler's answer,
+        so the bind goes on, and the guest's ENQCMD finds no translation.
+        """
         spid, host_pasid = payload.spid, payload.ioasid
-        if spid is None or event is IoasidEvent.ALLOC or not 0 <= spid < PASID_LIMIT:
+        if spid is None or event is IoasidEvent.ALLOC or not (0 <= spid < PASID_LIMIT and host_pasid < PASID_LIMIT):
             return False
-        told = self.emit(
-            Verb.HANDLE, f"{event} of IOASID {host_pasid}", event=event.value, pasid=host_pasid, gpasid=spid
-        )
+        refs = self._kernel.ioasid.refs(host_pasid)
+        facts = {"event": event.value, "pasid": host_pasid, "gpasid": spid, "refs": refs, "handler": self.notifier_name}
+        told = self.emit(Verb.HANDLE, f"{event} of IOASID {host_pasid}", **facts)
         with self.timeline.because(told):
             if event is IoasidEvent.BIND:
-                try:
-                    self._set_entry(spid, host_pasid)
-                except KernelError:
-                    return False
-            elif self.entry(spid) == host_pasid:
+                self._set_entry(spid, host_pasid)
+            elif self._ends(event) and self.entry(spid) == host_pasid:
                 self._clear_entry(spid, host_pasid)
+                self._kernel.ioasid.put_locked(host_pasid, self.holder)
         return True
+
+    @staticmethod
+    def _ends(event: IoasidEvent) -> bool:
+        """Whether an entry ends with this event."""
+        return event in (IoasidEvent.UNBIND, IoasidEvent.FREE)
 
     # --- VM exits -----------------------------------------------------------------------------------------------------
 
@@ -225,9 +248,10 @@ class KvmVm(Actor, state=("high", "low")):
         """The VM's file descriptor is closed: leave the chain, drop every valid entry's reference, free the tables."""
         event = self.emit(Verb.CLOSE, f"KVM VM {self.name}")
         with self.timeline.because(event):
-            self._kernel.ioasid.unregister_notifier_mm(self._mm, self)
+            self._kernel.ioasid.notifiers.unregister_mm(self._mm, self)
             for guest_pasid, host_pasid in self.entries():
                 self._clear_entry(guest_pasid, host_pasid)
+                self._kernel.ioasid.put(host_pasid, self.holder)
             for directory in (self.low, self.high):
                 for entry in self._kernel.platform.memory.load_words(directory, _DIRECTORY_ENTRIES):
                     if entry:

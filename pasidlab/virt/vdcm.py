@@ -13,8 +13,11 @@ shared     PASID enabled, no number    nothing: the PASID comes with each ENQCMD
 =========  ==========================  ==============================================================
 
 The reference is held until the queue is disabled, by whatever way (command, reset, FREE, close), as the documents
-intend; the code dropped it in one of these ways only. A shared queue holds none: there the drain at
-UNBIND or FREE keeps descriptors of the dead from running under a number that meanwhile belongs to somebody else.
+intend; the code dropped it in one of these ways only. A shared queue holds none: there a drain keeps descriptors of the
+dead from running under a number that meanwhile belongs to somebody else. A handler is atomic and cannot wait for
+hardware, so UNBIND and FREE only queue the drain. It runs before the number can be reused: after UNBIND because who
+unbinds waits for the queue, after FREE because the IOMMU's clean-up, which holds the last reference, was queued behind.
+This rests on the order of the handlers: CPU, device, IOMMU, over both chains.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         self.token = container.owner_mm
         self.programmed: int | None = None
         try:
-            kernel.ioasid.register_notifier_mm(self.token, self)
+            kernel.ioasid.notifiers.register_mm(self.token, self)
         except KernelError:
             self.timeline.journal.bury(self.path)
             raise
@@ -142,9 +145,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
 
     def _drop(self) -> None:
         """Let go of the programmed PASID, after hardware has. Work that was queued to do this is no longer needed."""
-        agenda = self._kernel.platform.agenda
-        for action in agenda.actions(self):
-            agenda.disable(action.number)
+        self._kernel.ioasid.work.cancel(self)
         if self.programmed is not None:
             host_pasid, self.programmed = self.programmed, None
             self._kernel.ioasid.put(host_pasid, self.holder)
@@ -164,28 +165,44 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
     def ioasid_notified(self, event: IoasidEvent, payload: Payload) -> bool:
         """UNBIND or FREE: no descriptor may wait for a PASID that can be handed to somebody else.
 
-        On a shared queue KVM, which was told before, lets no new work in, and what waits is drained (a command takes no
-        time here; a real handler is atomic and could not wait). On a dedicated queue the PASID is held as long as it is
-        programmed; FREE has the queue stopped later, by queued work.
+        On a shared queue KVM, which was told before, lets no new work in, and what waits is to be drained. On a
+        dedicated queue the PASID is held as long as it is programmed; FREE has the queue stopped.
         """
-        told = self.emit(Verb.HANDLE, f"{event} of IOASID {payload.ioasid}", event=event.value, pasid=payload.ioasid)
-        with self.timeline.because(told):
-            if not self.queue.dedicated and event in (IoasidEvent.UNBIND, IoasidEvent.FREE):
-                self.parent.drain_pasid(payload.ioasid)
-                return True
-            if event is not IoasidEvent.FREE or self.programmed != payload.ioasid:
-                return False
-            self.emit(Verb.QUEUE_WORK, f"stop the queue of {self.name}", ioasid=payload.ioasid)
-            self._kernel.platform.agenda.enable(self, str(payload.ioasid), f"VDCM {self.name} stops its queue")
-        return True
+        refs = self._kernel.ioasid.refs(payload.ioasid)
+        facts = {"event": event.value, "ioasid": payload.ioasid, "refs": refs, "handler": self.notifier_name}
+        told = self.emit(Verb.HANDLE, f"{event} of IOASID {payload.ioasid}", **facts)
+        concerned = self._concerned(event, payload)
+        if concerned:
+            words = self._work_words(payload.ioasid)
+            with self.timeline.because(told):
+                self.emit(Verb.QUEUE_WORK, words, ioasid=payload.ioasid, refs=refs)
+                self._kernel.ioasid.work.queue(self, str(payload.ioasid), f"VDCM: {words}")
+        return concerned
 
-    def run_enabled(self, what: str) -> None:
-        """The queued work: take the dying PASID out of the hardware queue, then let go of it."""
-        event = self.emit(Verb.RUN_WORK, f"stop the queue of {self.name}", ioasid=int(what))
+    def _concerned(self, event: IoasidEvent, payload: Payload) -> bool:
+        if self.queue.dedicated:
+            return event is IoasidEvent.FREE and self.programmed == payload.ioasid
+        return event in (IoasidEvent.UNBIND, IoasidEvent.FREE)
+
+    def _work_words(self, host_pasid: int) -> str:
+        if self.queue.dedicated:
+            return f"stop the queue of {self.name}"
+        return f"drain PASID {host_pasid} from the queue of {self.name}"
+
+    def run_work(self, what: str) -> None:
+        """What a handler queued: drain a shared queue, or take the dying PASID out of a dedicated one and let go."""
+        host_pasid = int(what)
+        refs = self._kernel.ioasid.refs(host_pasid)
+        event = self.emit(Verb.RUN_WORK, self._work_words(host_pasid), ioasid=host_pasid, refs=refs)
         with self.timeline.because(event):
-            if self.programmed == int(what):
+            if not self.queue.dedicated:
+                self._drain_shared(host_pasid)
+            elif self.programmed == host_pasid:
                 self.drain()
                 self.disable_wq(0)
+
+    def _drain_shared(self, host_pasid: int) -> None:
+        self.parent.drain_pasid(host_pasid)
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -194,6 +211,7 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
         event = self.emit(Verb.CLOSE, f"ADI {self.name}")
         with self.timeline.because(event):
             carry_out(self, Command.RESET_DEVICE, 0)
-            self._kernel.ioasid.unregister_notifier_mm(self.token, self)
+            self._kernel.ioasid.notifiers.unregister_mm(self.token, self)
+            self._kernel.ioasid.work.cancel(self)
             self.parent.release(self.queue, self.name)
             self.timeline.journal.bury(self.path)

@@ -6,7 +6,9 @@ invalidation).
 
 One container a VM, of nesting type. Its ioasid_set has the hypervisor's mm as token. The set is made when the container
 is opened, as /dev/ioasid does in the V4 series, so that a quota which is too large is refused when it is given; v6 made
-it when the first device was attached.
+it when the first device was attached. Where /dev/ioasid is the interface (:mod:`pasidlab.virt.ioasid_user`), the
+container only takes a reference on the set that the process has open there, and answers PASID requests with
+``-EOPNOTSUPP`` (V4 moved them out; the errno is that of a container without ``vfio_mm`` in v6).
 """
 
 from __future__ import annotations
@@ -18,12 +20,15 @@ from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.kernel.ioasid.core import IoasidRefused
 from pasidlab.timeline import Actor, Part, Table, Verb
+from pasidlab.virt.ioasid_user import IoasidUser
 
 if TYPE_CHECKING:
     from pasidlab.kernel.idxd import Idxd
     from pasidlab.kernel.iommu.uapi import GuestPasidBind
     from pasidlab.kernel.kernel import Kernel
     from pasidlab.kernel.process import Process
+    from pasidlab.timeline import Event
+    from pasidlab.virt.ioasid_user import IoasidDevice
 
 __all__ = ["HOLDER", "AssignedFunction", "AttachedDevice", "VfioContainer"]
 
@@ -50,30 +55,61 @@ class AssignedFunction(Part):
 
 
 class VfioContainer(Actor, state=("open",)):
-    """One VM's DMA and PASIDs, as its hypervisor process ``owner`` manages them through ioctls."""
+    """One VM's DMA and PASIDs, as its hypervisor process ``owner`` manages them through ioctls.
+
+    ``user`` owns the PASIDs: the container's own (``vfio_mm``), or with ``device`` that of /dev/ioasid.
+    """
 
     actor = "vfio"
 
-    def __init__(self, kernel: Kernel, owner: Process, name: str, quota: int) -> None:
+    def __init__(
+        self, kernel: Kernel, owner: Process, name: str, quota: int, device: IoasidDevice | None = None
+    ) -> None:
         super().__init__(kernel.timeline, f"{kernel.altitude}.vfio[{name}]", kernel.altitude)
         self._kernel = kernel
         self.owner_mm = owner.mm
-        self.set = kernel.ioasid.set_alloc(name, owner.mm, quota)
         self.domain = kernel.iommu.domain_alloc(name)
+        try:
+            self.user = self._owner_of_pasids(name, quota, device)
+        except KernelError:
+            kernel.iommu.domain_free(self.domain)
+            raise
+        self.set = self.user.set
+        self._pins = Table[int, int](self.timeline, f"{self.path}.pins")
         self.devices = Table[str, AttachedDevice](self.timeline, f"{self.path}.devices")
-        self.pasids = Table[int, bool](self.timeline, f"{self.path}.pasids")
         self.open = True
         self.emit(Verb.OPEN, f"container of {name}", after=f"domain {self.domain.did}")
+
+    def _owner_of_pasids(self, name: str, quota: int, device: IoasidDevice | None) -> IoasidUser:
+        if device is not None:
+            return device.user_of(self.owner_mm).get(HOLDER)
+        return IoasidUser(self._kernel, self.owner_mm, name, quota, HOLDER)
 
     # --- memory -------------------------------------------------------------------------------------------------------
 
     def map_dma(self, iova: int, virtual: int, size: int) -> None:
-        """VFIO_IOMMU_MAP_DMA: pin the owner's memory at ``virtual`` and let devices reach it at ``iova``."""
+        """VFIO_IOMMU_MAP_DMA: pin the owner's memory at ``virtual`` and let devices reach it at ``iova``.
+
+        Errors: ``-EINVAL`` not whole pages, ``-EFAULT`` nothing is there, ``-EEXIST`` mapped already, ``-ENOMEM``; then
+        nothing is mapped or pinned.
+        """
         if (iova | virtual | size) % PAGE_SIZE:
             raise KernelError("EINVAL", "addresses and size of a DMA mapping must be multiples of 4096")
-        for offset in range(0, size, PAGE_SIZE):
-            self.domain.map(iova + offset, self.owner_mm.physical(virtual + offset, write=True))
+        frames = [self.owner_mm.physical(virtual + at, write=True) for at in range(0, size, PAGE_SIZE)]
+        for index, frame in enumerate(frames):
+            try:
+                self.domain.map(iova + index * PAGE_SIZE, frame)
+            except KernelError:
+                for at in range(iova, iova + index * PAGE_SIZE, PAGE_SIZE):
+                    self.domain.unmap(at)
+                raise
+        self._pins[iova] = self._kernel.pages.pin(frames)
         self.emit(Verb.MAP, f"{size / (1 << 20):g} MiB at {iova:#x}", after="domain", iova=iova, size=size)
+
+    @property
+    def pinned(self) -> set[int]:
+        """The addresses of the frames that are kept in place for devices."""
+        return set().union(*(self._kernel.pages.pinned(number) for number in self._pins.values()))
 
     # --- devices ------------------------------------------------------------------------------------------------------
 
@@ -96,7 +132,7 @@ class VfioContainer(Actor, state=("open",)):
         """Detach a device: its PASIDs are unbound first, also those that were freed and wait for their clean-up."""
         device = self.devices[key]
         last = [other.rid for other in self.devices.values()].count(device.rid) == 1
-        self._kernel.svm.flush(self.set)
+        self._kernel.ioasid.work.flush()
         for pasid in self.set.ids.keys():
             if not self.set.ids[pasid].free_pending:
                 self._kernel.svm.unbind_guest(device.rid, pasid, self.set, entirely=last)
@@ -108,29 +144,36 @@ class VfioContainer(Actor, state=("open",)):
 
     # --- VFIO_IOMMU_PASID_REQUEST -------------------------------------------------------------------------------------
 
-    def pasid_alloc(self, minimum: int, maximum: int) -> int:
-        """Allocate a host PASID in the inclusive range. ``-EINVAL`` bad range, ``-ENOSPC`` the core refuses."""
-        if minimum > maximum:
-            raise KernelError("EINVAL", f"the range must be min <= max, not [{minimum}, {maximum}]")
-        event = self.emit(Verb.IOCTL, "PASID_REQUEST alloc", min=minimum, max=maximum)
+    def pasid_alloc(self, minimum: int, maximum: int, current: Part | None = None) -> int:
+        """Allocate a host PASID in the inclusive range; ``current`` is the mm of the caller (default: the owner's).
+
+        Errors: ``-EINVAL`` bad range, ``-EOPNOTSUPP`` PASIDs come from /dev/ioasid, ``-ENOSPC`` the core refuses,
+        ``-ENOMEM``.
+        """
+        event = self._pasid_request("alloc", minimum, maximum)
         with self.timeline.because(event):
             try:
-                pasid = self._kernel.ioasid.alloc(self.set, minimum, maximum, HOLDER)
+                return self.user.alloc(minimum, maximum, current)
             except IoasidRefused as refusal:
                 raise KernelError("ENOSPC", str(refusal)) from None
-            self.pasids[pasid] = True
-        return pasid
 
     def pasid_free(self, minimum: int, maximum: int) -> None:
-        """Free every PASID of this VM in the inclusive range; there need not be one. ``-EINVAL`` bad range."""
+        """Free every PASID of this VM in the inclusive range; there need not be one.
+
+        Errors: ``-EINVAL`` bad range, ``-EOPNOTSUPP`` PASIDs come from /dev/ioasid.
+        """
+        event = self._pasid_request("free", minimum, maximum)
+        with self.timeline.because(event):
+            for pasid in self.user.pasids.keys():
+                if minimum <= pasid <= maximum:
+                    self.user.free(pasid)
+
+    def _pasid_request(self, what: str, minimum: int, maximum: int) -> Event:
         if minimum > maximum:
             raise KernelError("EINVAL", f"the range must be min <= max, not [{minimum}, {maximum}]")
-        event = self.emit(Verb.IOCTL, "PASID_REQUEST free", min=minimum, max=maximum)
-        with self.timeline.because(event):
-            for pasid in self.pasids.keys():
-                if minimum <= pasid <= maximum:
-                    del self.pasids[pasid]
-                    self._kernel.ioasid.free(self.set, pasid)
+        if self.user.holder != HOLDER:
+            raise KernelError("EOPNOTSUPP", "PASIDs of this machine come from /dev/ioasid, not from a VFIO container")
+        return self.emit(Verb.IOCTL, f"PASID_REQUEST {what}", min=minimum, max=maximum)
 
     # --- VFIO_IOMMU_NESTING_OP ----------------------------------------------------------------------------------------
 
@@ -167,14 +210,17 @@ class VfioContainer(Actor, state=("open",)):
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """The file descriptor is closed: detach devices, free every PASID, then the set, then the domain."""
+        """The file descriptor is closed: detach devices, let go of the PASIDs, whose last user frees them and the set,
+        then free the domain.
+        """
         event = self.emit(Verb.CLOSE, f"container of {self.set.name}")
         with self.timeline.because(event):
             for key in self.devices.keys():
                 self.detach(key)
-            self.pasid_free(0, self._kernel.ioasid.capacity - 1)
-            self._kernel.ioasid.set_free(self.set)
+            self.user.put(HOLDER)
             self._kernel.iommu.domain_free(self.domain)
+            for iova in self._pins.keys():
+                self._kernel.pages.unpin(self._pins.pop(iova))
             self.open = False
 
     def __repr__(self) -> str:

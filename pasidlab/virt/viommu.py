@@ -3,7 +3,7 @@
 Models QEMU's ``hw/i386/intel_iommu.c`` with the vSVA series (RFC v7, 2020). Two traps carry the whole of guest SVA on
 VT-d:
 
-* a **virtual command** (allocate or free a PASID) becomes a VFIO request;
+* a **virtual command** (allocate or free a PASID) becomes a VFIO request, or one to /dev/ioasid;
 * a **PASID-cache invalidation**, which the guest must send even for an entry that was not present before (caching
   mode), makes the hypervisor read the guest's PASID entry out of guest memory and bind or unbind it on the host.
 
@@ -33,6 +33,7 @@ from pasidlab.timeline import HOST, Table, Verb
 if TYPE_CHECKING:
     from pasidlab.hardware.memory import Memory
     from pasidlab.timeline import Timeline
+    from pasidlab.virt.ioasid_user import PasidSource
     from pasidlab.virt.vfio import VfioContainer
 
 __all__ = ["BoundEntry", "VirtualVtd"]
@@ -61,10 +62,13 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
 
     actor = "vmm"
 
-    def __init__(self, timeline: Timeline, name: str, memory: Memory, container: VfioContainer) -> None:
+    def __init__(
+        self, timeline: Timeline, name: str, memory: Memory, container: VfioContainer, source: PasidSource
+    ) -> None:
         super().__init__(timeline, f"{HOST}.viommu[{name}]", HOST, memory, VtdIdentity.guest())
         self.name = name
         self._container = container
+        self._source = source
         self.identity_mapped = False
         self.devices = Table[int, str](timeline, f"{self.path}.devices")
         self.pasids = Table[int, int](timeline, f"{self.path}.pasids")
@@ -98,12 +102,15 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
 
     def _allocate(self) -> int | None:
         try:
-            host_pasid = self._container.pasid_alloc(1, PASID_LIMIT - 1)
+            host_pasid = self._source.pasid_alloc(1, PASID_LIMIT - 1)
         except KernelError as error:
             self.emit(Verb.REFUSE, error.reason, after=f"-{error.name}")
             return None
         guest_pasid = host_pasid if self.identity_mapped else self._numbers.find(1, PASID_LIMIT - 1)
-        assert guest_pasid is not None
+        if guest_pasid is None or guest_pasid in self._numbers:
+            self._source.pasid_free(host_pasid, host_pasid)
+            self.emit(Verb.REFUSE, f"{self.name} has no number of its own for host PASID {host_pasid}")
+            return None
         self._numbers.take(guest_pasid)
         self.pasids[guest_pasid] = host_pasid
         return guest_pasid
@@ -113,12 +120,16 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         if host_pasid is None:
             self.emit(Verb.REFUSE, f"{self.name} does not own PASID {guest_pasid}")
             return False
+        try:
+            self._source.pasid_free(host_pasid, host_pasid)
+        except KernelError as error:
+            self.emit(Verb.REFUSE, error.reason, after=f"-{error.name}")
+            return False
         del self.pasids[guest_pasid]
         self._numbers.release(guest_pasid)
         for key, known in self.bound.items():
             if key[1] == guest_pasid:
                 self.bound[key] = known._replace(freed=True)
-        self._container.pasid_free(host_pasid, host_pasid)
         return True
 
     # --- invalidations ------------------------------------------------------------------------------------------------

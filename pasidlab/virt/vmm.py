@@ -1,5 +1,7 @@
 """The user-space hypervisor: one process a VM, which opens VFIO and KVM, emulates the IOMMU and boots the guest.
 
+Where the machine has /dev/ioasid, that is opened before VFIO, and host PASIDs come from there.
+
 Models QEMU as far as PASIDs go. It is a process of the host kernel: its memory is the guest's memory, its mm is the
 token by which VFIO, KVM and mediated devices find the VM's ioasid_set.
 
@@ -18,6 +20,7 @@ from pasidlab.errors import KernelError
 from pasidlab.hardware.accelerator import register_map as at
 from pasidlab.hardware.cpu import Cpu
 from pasidlab.hardware.mmio import AddressMap
+from pasidlab.kernel.ioasid.quota.cgroup import cgroups_of
 from pasidlab.kernel.iommu.uapi import GuestPasidBind
 from pasidlab.kernel.kernel import Kernel
 from pasidlab.kernel.platform import IOMMU_BASE, Platform
@@ -30,6 +33,7 @@ from pasidlab.virt.viommu import VirtualVtd
 if TYPE_CHECKING:
     from pasidlab.hardware.mmio import MmioTarget
     from pasidlab.kernel.idxd import Idxd
+    from pasidlab.virt.ioasid_user import IoasidDevice, PasidSource
 
 __all__ = ["GUEST_MEMORY", "POLICIES", "Vmm"]
 
@@ -50,25 +54,41 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
 
     actor = "vmm"
 
-    def __init__(self, host: Kernel, name: str, quota: int, policy: str | None, memory: int = GUEST_MEMORY) -> None:
+    def __init__(
+        self,
+        host: Kernel,
+        name: str,
+        quota: int,
+        policy: str | None,
+        memory: int = GUEST_MEMORY,
+        device: IoasidDevice | None = None,
+        cgroup: str | None = None,
+    ) -> None:
         super().__init__(host.timeline, f"{host.altitude}.vmm[{name}]", host.altitude)
         self.name = name
         self.host = host
         self.policy = policy
         self._next_slot = 0
-        event = self.emit(Verb.CREATE, f"VM {name}", after=f"{memory / (1 << 20):g} MiB, quota {quota}")
+        share = f"quota {quota}" if cgroup is None else f"in group {cgroup}"
+        event = self.emit(Verb.CREATE, f"VM {name}", after=f"{memory / (1 << 20):g} MiB, {share}")
         with ExitStack() as undo, self.timeline.because(event):
             undo.callback(self._bury)
             self.process = host.spawn(f"vmm-{name}")
             undo.callback(host.exit, self.process)
+            if cgroup is not None:
+                groups = cgroups_of(host.ioasid)
+                groups.migrate(self.process.mm, groups.groups.find(cgroup), name)
             self.kvm = KvmVm(host, self.process, name)
             undo.callback(self.kvm.close)
-            self.container = VfioContainer(host, self.process, name, quota)
+            self.ioasid_file = device.open(self.process, name, quota) if device is not None else None
+            if self.ioasid_file is not None:
+                undo.callback(self.ioasid_file.close)
+            self.container = VfioContainer(host, self.process, name, quota, device)
             undo.callback(self.container.close)
             base = self.process.mm.mmap(memory)
             self.memory = GuestMemory(host.platform.memory, self.process.mm, base, memory)
             self.container.map_dma(0, base, memory)
-            self.viommu = VirtualVtd(self.timeline, name, self.memory, self.container)
+            self.viommu = VirtualVtd(self.timeline, name, self.memory, self.container, self.pasid_source)
             self.viommu.identity_mapped = policy == "identity"
             self.mmio = AddressMap(self.timeline, f"{self.path}.mmio")
             self.mmio.add(IOMMU_BASE, _IOMMU_SIZE, self.viommu, _IOMMU_REGION_NAME)
@@ -76,11 +96,17 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             platform = Platform(self.timeline, host.platform.agenda, name, self.memory, memory, self.mmio, self.cpu)
             self.guest = Kernel(platform)
             undo.pop_all()
-        for file in (self.kvm, self.container):
-            self.process.open_file(file)
+        for file in (self.kvm, self.ioasid_file, self.container):
+            if file is not None:
+                self.process.open_file(file)
         self.mdevs = Table[str, MediatedDevice](self.timeline, f"{self.path}.mdevs")
         self.functions = Table[str, str](self.timeline, f"{self.path}.functions")
         self.running = True
+
+    @property
+    def pasid_source(self) -> PasidSource:
+        """Through which interface this hypervisor gets host PASIDs."""
+        return self.container if self.ioasid_file is None else self.ioasid_file
 
     # --- devices ------------------------------------------------------------------------------------------------------
 
@@ -170,6 +196,7 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         """
         self.running = False
         event = self.emit(Verb.DESTROY, f"VM {self.name}")
+        self.guest.ioasid.work.cancel_all()
         with self.timeline.because(event):
             files = self.process.files
             last = [number for number, file in files.items() if file is self.container]

@@ -48,6 +48,12 @@ CLICK = """(selector) => new Promise((done) => {
 KINDS = {
     "unbind, then bind": (".pl-do-unbind", ".pl-do-bind"),
     "copy": (".pl-do-copy",),
+    "free early, run, go back over both": (
+        ".pl-do-free-early",
+        ".pl-do-run-all",
+        ".pl-go-back-over",
+        ".pl-go-back-over",
+    ),
     "back and forward by a call": (".pl-go-back-over", ".pl-go-forward-over"),
     "back and forward by a step": (".pl-go-back", ".pl-go-forward"),
 }
@@ -56,7 +62,8 @@ ROUNDS = 20
 
 def measure(notebook: Notebook) -> None:
     """Print a line for each kind of click and each pair of pictures."""
-    for above, below in (("Machine map", "Flow"), ("Guest", "Who holds"), ("PASID table", "20-bit")):
+    inside = (("IOASIDs", name) for name in ("Life", "Who keeps", "Notifier", "Quotas"))
+    for above, below in (("Machine map", "Flow"), ("Guest", "Who holds"), ("PASID table", "Flow"), *inside):
         for name in (above, below):
             notebook.page.locator(".pl-stack .lm-TabBar-tab", has_text=name).click()
             notebook.page.wait_for_timeout(800)

@@ -80,7 +80,8 @@ def test_a_mapping_that_does_not_fit_is_enomem_and_keeps_no_page(mm, length):
     assert list(mm.table.mappings()) == []
     assert pages.used <= used + 4
     assert mm.mmap(1) == MMAP_BASE
-    mm.release()
+    mm.exit()
+    mm.drop()
     assert pages.used == 0
 
 
@@ -109,6 +110,7 @@ def test_the_end_of_an_address_space_returns_every_frame(mm):
     pages = mm._pages
     for length in (1, 5000, 100000):
         mm.mmap(length)
-    mm.release()
+    mm.exit()
+    mm.drop()
     assert pages.used == 0
     assert mm.retired

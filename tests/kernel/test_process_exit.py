@@ -121,3 +121,36 @@ def test_a_process_that_never_bound_ends_without_a_word_to_the_iommu():
     app, begin = world.m.spawn("app"), world.time.now
     app.exit()
     assert order(world.since(begin), "host") == []
+
+
+def test_the_memory_goes_before_the_files_and_the_pasid_last():
+    """A: entries cleared; A': page tables and pages freed; B: files closed, the queue stopped; C: the PASID freed."""
+    world = World()
+    app = world.m.spawn("app")
+    app.bind(world.dsa)
+    begin = world.time.now
+    app.exit()
+    steps = {
+        Verb.CLEAR_ENTRY: "A",
+        Verb.UNMAP: "A'",
+        Verb.DRAIN: "B",
+        Verb.RECLAIM: "C",
+    }
+    seen = [steps[event.verb] for event in world.since(begin) if event.verb in steps]
+    assert list(dict.fromkeys(seen)) == ["A", "A'", "B", "C"]
+
+
+def test_pinned_guest_memory_outlives_the_hypervisors_address_space():
+    """VFIO's pin holds it until the container is closed: until then devices can reach it, and nobody else gets it."""
+    world = TwoVms("shared")
+    m, vm = world.m, world.vm1
+    container, pages = vm.vmm.container, m.kernel.pages
+    frames = container.pinned
+    begin = world.time.now
+    vm.crash()
+    gone = next(event for event in world.since(begin) if event.verb is Verb.UNMAP and "vmm-vm1" in event.subject)
+    world.time.go(gone.number + 1)
+    assert all(pages.is_used(frame) for frame in frames)
+    assert m.check().ok
+    world.time.go(world.time.last)
+    assert not any(pages.is_used(frame) for frame in frames)

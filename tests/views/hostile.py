@@ -48,6 +48,11 @@ def figures(draw: st.DrawFn) -> Figure:
         )
         for key in keys
     )
+    board = Node("board", (draw(names),), "state", seats=4)
+    tokens = tuple(
+        Node(f"t{at}", (draw(names),), "token", present=draw(st.booleans()), hint=draw(names), inside="board", seat=at)
+        for at in range(draw(st.integers(0, 4)))
+    )
     ends = st.sampled_from([node.key for node in nodes])
     edges = tuple(
         Edge(
@@ -62,4 +67,6 @@ def figures(draw: st.DrawFn) -> Figure:
         )
         for at in range(draw(st.integers(0, 5)))
     )
-    return Figure("any", draw(names), nodes, edges, clusters, draw(st.sampled_from(("LR", "TB"))), draw(names))
+    return Figure(
+        "any", draw(names), (*nodes, board, *tokens), edges, clusters, draw(st.sampled_from(("LR", "TB"))), draw(names)
+    )

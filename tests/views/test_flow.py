@@ -8,7 +8,7 @@ from tests.views.worlds import bound_vms
 
 
 def test_a_bind_goes_down_through_the_hypervisor_and_notifies_kvm() -> None:
-    """Guest kernel, VMM, VFIO, IOASID core, then KVM before VDCM."""
+    """Guest kernel, VMM, VFIO, IOASID core, then KVM; the interface, which has a shared queue, is not concerned."""
     machine = bound_vms(1)
     ladder = flow_of_operation(machine.timeline)
     labels = [lane.label for lane in ladder.lanes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pasidlab import Machine
+from pasidlab.timeline import Verb
 
 
 def bound_vms(count: int = 2) -> Machine:
@@ -26,3 +27,22 @@ def crowd() -> Machine:
         for number in range(8):
             vm.spawn(f"app{number}").bind(adi)
     return machine
+
+
+def freed_early() -> Machine:
+    """A guest gave PASID 1 back while it was bound: host PASID 3 is dying, held by the IOMMU driver and a queue."""
+    machine = Machine()
+    dsa = machine.plug_accelerator("dsa0")
+    vm1, vm2 = machine.create_vm("vm1", quota=8), machine.create_vm("vm2", quota=4)
+    dedicated, shared = machine.assign_adi(dsa, vm1, queue="dedicated"), machine.assign_adi(dsa, vm2)
+    vm1.spawn("app").bind(dedicated)
+    vm2.spawn("app").bind(shared)
+    vm1.free_pasid(1)
+    return machine
+
+
+def step_of(machine: Machine, verb: Verb, actor: str) -> int:
+    """Travel to the newest step in which ``actor`` did ``verb``, and return it."""
+    event = [e for e in machine.timeline.events if (e.verb, e.actor) == (verb, actor)][-1]
+    machine.timeline.go(event.number + 1)
+    return event.number + 1

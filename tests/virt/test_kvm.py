@@ -2,6 +2,7 @@
 
 import pytest
 
+from pasidlab.errors import KernelError
 from pasidlab.hardware.cpu import IA32_PASID, VmcsField
 from pasidlab.hardware.pcie import PASID_LIMIT
 from pasidlab.kernel.ioasid.notifier import IoasidEvent, Payload
@@ -102,16 +103,19 @@ def test_a_bind_of_a_dying_pasid_writes_no_entry(world):
     """The reference comes first: bug 14 of the fact sheet wrote the entry although the get had failed."""
     world.core.get(world.pasid, "somebody")
     world.vm1.vmm.container.pasid_free(world.pasid, world.pasid)
-    assert tell(world, IoasidEvent.BIND, 7) is False
+    with pytest.raises(KernelError, match="ENOENT"):
+        tell(world, IoasidEvent.BIND, 7)
     assert table_bits(world, 7)[1] in (0, None)
     assert world.core.ids[world.pasid].holders == ("somebody",)
 
 
 def test_without_memory_for_a_table_there_is_no_entry_and_no_reference(world):
-    """-ENOMEM is swallowed: errors never reach the publisher."""
+    """-ENOMEM ends in the chain, which tells it: it never reaches the publisher."""
     while world.m.kernel.pages.available:
         world.m.kernel.pages.alloc()
-    assert tell(world, IoasidEvent.BIND, 7) is False
+    begin = world.time.now
+    world.core.attach_spid(world.pasid, 7)
+    assert [event.after for event in world.since(begin) if event.verb is Verb.REFUSE] == ["-ENOMEM"]
     assert world.kvm.entries() == []
     assert world.core.ids[world.pasid].holders == ("vfio",)
 

@@ -165,11 +165,15 @@ def test_a_drain_waits_for_this_vms_work_only():
 
 @pytest.mark.parametrize("how", ["unbind by the host", "free"])
 def test_no_work_waits_for_a_pasid_once_its_users_were_told(how):
-    """UNBIND and FREE drain the shared queue: the number may be somebody else's soon."""
+    """UNBIND and FREE have the shared queue drained, before the number can be somebody else's."""
     world = TwoVms("shared")
     world.app1.submit(world.adi1, world.app1.buffer(b"x"), world.app1.buffer(1), 1)
     if how == "free":
         world.vm1.free_pasid(1)
+        drain = next(action for action in world.m.pending if "drain" in action.label)
+        assert world.h1 in world.core.ids
+        world.m.run(drain.number)
+        assert world.core.ids[world.h1].holders == ("iommu",)
     else:
         world.vm1.vmm.container.unbind_pgtbl("adi0", world.h1)
     assert not any("executes" in action.label for action in world.m.pending)

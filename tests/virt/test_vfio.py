@@ -129,11 +129,19 @@ def test_a_mapping_that_is_not_whole_pages_is_einval(world, mapping):
 def test_a_closed_container_returns_set_quota_domain_and_default_pasid():
     """Everything that was opened with it."""
     world = World()
-    available, frames, domains = world.core.available, world.m.kernel.pages.used, len(world.m.kernel.iommu.domains)
+    available, frames, domains = (
+        world.core.capacity.available,
+        world.m.kernel.pages.used,
+        len(world.m.kernel.iommu.domains),
+    )
     vm = world.vm("vm1", "shared", quota=50)
     app = vm.spawn("app")
     app.bind(vm.devices[0])
-    assert world.core.available == available - 50
+    assert world.core.capacity.available == available - 50
     vm.crash()
-    assert (world.core.available, len(world.m.kernel.iommu.domains), world.core.ids.keys()) == (available, domains, [])
+    assert (world.core.capacity.available, len(world.m.kernel.iommu.domains), world.core.ids.keys()) == (
+        available,
+        domains,
+        [],
+    )
     assert world.m.kernel.pages.used == frames

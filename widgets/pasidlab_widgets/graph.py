@@ -1,4 +1,5 @@
-"""GraphView: a figure that lives. Laid out once for each topology, then only states, texts and hints travel.
+"""GraphView: a figure that lives. Laid out once for each topology, then only states, texts and hints travel, and the
+places of tokens that change their seats.
 
 Graphviz is called through the ``graphviz`` package where its ``dot`` program is installed; elsewhere the page lays
 out with Graphviz as WebAssembly (``static/engine.js``, sent once a page when it is asked for) and sends the
@@ -18,7 +19,7 @@ from pasidlab.views.box import tooltip
 from pasidlab.views.dot_text import dot, plan
 from pasidlab.views.escape import address
 from pasidlab.views.figure import Figure
-from pasidlab.views.figure_svg import MARGIN, figure_svg
+from pasidlab.views.figure_svg import MARGIN, figure_svg, number
 from pasidlab.views.geometry import Geometry
 from pasidlab.views.topology import Topology, states, texts, topology
 from pasidlab_widgets.view import STATIC, View, page_side
@@ -27,10 +28,9 @@ __all__ = ["GraphView"]
 
 
 @lru_cache(maxsize=64)
-def _lay_out(shape: Topology) -> Geometry:
-    """The layout of a topology by the ``dot`` program; kept, so that time travel finds the earlier ones again."""
-    answer = graphviz.Source(plan(shape)).pipe(format="json0", encoding="utf-8")
-    return layout.placed(shape, str(answer))
+def _lay_out(text: str) -> str:
+    """The ``dot`` program's answer to a plan; kept, so that time travel finds the earlier ones again."""
+    return str(graphviz.Source(text).pipe(format="json0", encoding="utf-8"))
 
 
 class GraphView(View):
@@ -50,10 +50,11 @@ class GraphView(View):
     ) -> None:
         self.figure = figure
         self._shape: Topology | None = None
-        self._asked: dict[str, Topology] = {}
-        self._answers: dict[Topology, Geometry] = {}
+        self._answers: dict[str, str] = {}
         super().__init__(height=height, selected=selected)
-        self.publish(drawing=None, plan="", states={}, texts={}, hints={}, label="", duration=duration)
+        self.publish(
+            drawing=None, plan="", sight="", seats={}, states={}, texts={}, hints={}, label="", duration=duration
+        )
         if figure:
             self.show(figure)
 
@@ -62,11 +63,15 @@ class GraphView(View):
         """The figure as a ``graphviz.Source``, for instance for ``view.source.render("map", format="pdf")``."""
         return graphviz.Source(dot(self.figure) if self.figure else "digraph {}")
 
-    def show(self, figure: Figure) -> None:
-        """Show ``figure``: a new layout if its topology is new, else only what it says and how it does."""
+    def show(self, figure: Figure, sight: str = "") -> None:
+        """Show ``figure``: a new layout if its topology is new, else only what it says and how it does.
+
+        The box called ``sight`` is brought into sight, should the picture be larger than its room.
+        """
         self.figure = figure
         values: dict[str, object] = {
             "label": figure.title,
+            "sight": address(sight),
             "states": states(figure),
             "texts": texts(figure),
             "hints": {address(node.key): tooltip(node) for node in figure.nodes},
@@ -75,28 +80,29 @@ class GraphView(View):
         if shape != self._shape:
             places = self._places(shape)
             if places is None:
-                self._asked[plan(shape)] = shape
                 values["plan"] = plan(shape)
             else:
+                if self._shape is None or _without_seats(self._shape) != _without_seats(shape):
+                    values["drawing"] = _drawing(figure, places)
+                values["seats"] = _seats(shape, places)
                 self._shape = shape
-                values["drawing"] = _drawing(figure, places)
         self.publish(**values)
 
     def _places(self, shape: Topology) -> Geometry | None:
         """The layout, or ``None`` if the page has to make it."""
-        known = self._answers.get(shape)
-        return known or (_lay_out(shape) if layout.available() else None)
+        text = plan(shape)
+        answer = self._answers.get(text) or (_lay_out(text) if layout.available() else None)
+        return layout.placed(shape, answer) if answer is not None else None
 
     def receive(self, message: Mapping[str, object], buffers: list[bytes]) -> None:
         """Layouts that the page made, and its wish for the engine."""
         if message.get("type") == "need-engine":
             self._send_engine()
         elif message.get("type") == "layout":
-            shape = self._asked.get(str(message.get("plan")))
-            if shape is not None:
-                self._answers[shape] = layout.placed(shape, str(message.get("answer")))
-                if self.figure and topology(self.figure) == shape:
-                    self.show(self.figure)
+            text = str(message.get("plan"))
+            if self.figure and text == self.state["plan"]:
+                self._answers[text] = str(message.get("answer"))
+                self.show(self.figure)
 
     def _send_engine(self) -> None:
         file = STATIC / "engine.js"
@@ -106,6 +112,17 @@ class GraphView(View):
             self.send(
                 {"type": "engine", "text": "neither the program dot nor the file engine.js is there to lay out graphs"}
             )
+
+
+def _without_seats(shape: Topology) -> Topology:
+    """What a drawing depends on when tokens are put in their places afterwards."""
+    return shape._replace(nodes=tuple(node._replace(inside=node.inside and "board", x=0, y=0) for node in shape.nodes))
+
+
+def _seats(shape: Topology, places: Geometry) -> dict[str, object]:
+    """Where each token stands, by address."""
+    at = {node.key: places.nodes[node.key] for node in shape.nodes if node.inside}
+    return {address(key): f"{number(rect.x)} {number(rect.y)}" for key, rect in at.items()}
 
 
 def _drawing(figure: Figure, places: Geometry) -> dict[str, object]:

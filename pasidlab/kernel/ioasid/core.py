@@ -1,338 +1,155 @@
-"""The IOASID core: sets, allocation, references with named holders, SPIDs, and the notifications that keep users in
-step.
+"""The IOASID core: IDs with references, and what their users hang on them: private data and SPIDs.
 
-Models ``drivers/iommu/ioasid.c`` with the IOASID extensions (V4 semantics, posted February 2021, never merged). Where
-the documents of the series and its code differ, the documents are followed:
+Models ``drivers/iommu/ioasid.c`` with the IOASID extensions (V4 structures, posted February 2021, never merged). IDs
+and references are in :mod:`.ids`, sets and their quotas in :mod:`.sets`, notifier chains in :mod:`.subscriptions`,
+allocators in :mod:`.allocators`, the capacity in :mod:`.capacity`, the lock in :mod:`.lock`; deferred clean-up waits in
+the ordered workqueue ``work``.
 
-* free always succeeds and nobody can take a reference on a dying ID, by whatever look-up (``-ENOENT``, as for an ID
-  that does not exist; the code answered -EBUSY, and let a look-up by SPID take one);
-* on FREE, KVM is told before the device and the IOMMU, and the allocator's own reference is dropped last;
-* the quota of a set returns to the system when the set goes (the last version of the code forgot it).
+Where the documents of the series and its code differ, the documents are followed; every such place is a row of
+:data:`pasidlab.deviations.DEVIATIONS`.
 
-The kernel's ``ioasid_alloc`` answers INVALID_IOASID for each kind of failure; here it raises :class:`IoasidRefused`,
-which has a reason and no errno, since its callers choose one.
-
-Not modelled yet: set adjust, capacity reserve and cancel, sharing of allocator operations.
+Invariants: besides those of :mod:`.ids`, an ID has one SPID at most, and in each set a SPID stands for one ID.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pasidlab.errors import KernelError
-from pasidlab.kernel.bitmap import Bitmap
-from pasidlab.kernel.ioasid.allocators import Allocators
-from pasidlab.kernel.ioasid.notifier import Chain, IoasidEvent, NotifyFlag, Payload, Subscriber
-from pasidlab.kernel.ioasid.record import IoasidRecord
-from pasidlab.kernel.ioasid.sets import IoasidSet
-from pasidlab.timeline import Actor, Part, Table, Verb
+from pasidlab.kernel.ioasid.ids import IoasidIds
+from pasidlab.kernel.ioasid.notifier import HEARD_ON, IoasidEvent
+from pasidlab.kernel.ioasid.quota.contract import IoasidRefused
+from pasidlab.kernel.ioasid.record import INVALID_IOASID, IoasidRecord
+from pasidlab.timeline import Part, Verb
 
 if TYPE_CHECKING:
-    from pasidlab.timeline import Timeline
+    from pasidlab.kernel.ioasid.allocators import AllocatorOps
+    from pasidlab.kernel.ioasid.sets import IoasidSet
 
-__all__ = ["CAPACITY", "IoasidCore", "IoasidRefused"]
-
-CAPACITY: Final = 1 << 20
-"""The PCIe PASID space: 20 bits."""
+__all__ = ["IoasidCore", "IoasidRefused"]
 
 
-class IoasidRefused(Exception):
-    """No ID: what the kernel reports as INVALID_IOASID, with the reason in words."""
+class IoasidCore(IoasidIds):
+    """One kernel's IOASIDs.
 
+    >>> from pasidlab.timeline import Agenda, Part, Timeline
+    >>> time = Timeline(); core = IoasidCore(time, "ioasid", "host", Agenda(time))
+    >>> vm = core.sets.alloc("vm1", Part(time, "mm"), quota=2)
+    >>> core.alloc(vm, 1, 100, "vfio"); core.get(1, "iommu")
+    1
+    >>> core.free(vm, 1); core.ids[1]
+    <IOASID 1 of vm1, free-pending, held by iommu>
+    >>> core.put(1, "iommu"), len(core.ids)
+    (True, 0)
+    """
 
-class IoasidCore(Actor, state=("available",)):
-    """One kernel's IOASIDs. ``available`` is the capacity that no set has taken as its quota."""
-
-    actor = "ioasid"
-
-    def __init__(self, timeline: Timeline, path: str, altitude: str, capacity: int = CAPACITY) -> None:
-        super().__init__(timeline, path, altitude)
-        self.capacity = capacity
-        self.available = capacity
-        self.ids = Table[int, IoasidRecord](timeline, f"{path}.ids")
-        self.sets = Table[int, IoasidSet](timeline, f"{path}.sets")
-        self.allocators = Allocators(timeline, f"{path}.allocators", capacity)
-        self.chain = Chain(timeline, f"{path}.chain")
-        self._set_ids = Bitmap(timeline, f"{path}.set_ids", capacity)
-        self._waiting = Table[tuple[str, str], tuple[Part, Subscriber]](timeline, f"{path}.waiting")
-
-    # --- sets -----------------------------------------------------------------------------------------------------
-
-    def set_alloc(self, name: str, token: Part | None, quota: int) -> IoasidSet:
-        """Make a set with ``quota`` IDs (0: all that is left), owned by ``token`` (an mm, or ``None`` for the host).
-
-        Subscribers that registered for this token before the set existed are connected now.
-        Errors: ``-EINVAL`` negative quota, ``-EEXIST`` the token has a set, ``-ENOSPC`` not enough capacity left.
-        """
-        if quota < 0:
-            raise KernelError("EINVAL", f"the quota of {name} must be 0 or more, not {quota}")
-        quota = quota or self.available
-        if token is not None and self.find_set(token) is not None:
-            raise KernelError("EEXIST", f"{name} already has an ioasid_set: one set for each mm")
-        if quota > self.available:
-            raise KernelError(
-                "ENOSPC",
-                f"the quota of {name} must be at most {self.available}, not {quota}: the other sets hold the rest",
-            )
-        set_id = self._set_ids.find(0, self.capacity - 1)
-        if set_id is None:
-            raise KernelError("ENOSPC", "no ioasid_set number is left")
-        self._set_ids.take(set_id)
-        made = IoasidSet(self.timeline, f"{self.path}.set[{set_id}]", set_id, name, token, quota)
-        self.sets[set_id] = made
-        self.available -= quota
-        for owner, subscriber in self._waiting.values():
-            if owner is token:
-                made.chain.register(subscriber)
-        self.emit(Verb.SET_ALLOC, f"set {set_id} for {name}", after=f"quota {quota}", set_id=set_id, quota=quota)
-        return made
-
-    def set_free(self, the_set: IoasidSet) -> None:
-        """End a set: at once when it is empty; with IDs left it ends with its last ID (``-EBUSY`` in the kernel's
-        terms).
-
-        The quota returns to the system when the set goes.
-        """
-        if self.sets.get(the_set.set_id) is not the_set:
-            raise KernelError("EINVAL", f"{the_set.name} has no ioasid_set any more")
-        if the_set.count:
-            the_set.free_pending = True
-        else:
-            self._set_destroy(the_set)
-
-    def _set_destroy(self, the_set: IoasidSet) -> None:
-        quota, set_id = the_set.quota, the_set.set_id
-        self.available += quota
-        del self.sets[set_id]
-        self._set_ids.release(set_id)
-        the_set.chain.retire()
-        the_set.retire()
-        self.emit(
-            Verb.SET_FREE, f"set {set_id} of {the_set.name}", before=f"quota {quota}", after="returned", set_id=set_id
-        )
-
-    def find_set(self, token: Part) -> IoasidSet | None:
-        """The set whose token is ``token``."""
-        return next((known for known in self.sets.values() if known.token is token), None)
-
-    def free_all(self, the_set: IoasidSet) -> None:
-        """Free every ID of a set."""
-        for ioasid in the_set.ids.keys():
-            self.free(the_set, ioasid)
-
-    # --- IDs ------------------------------------------------------------------------------------------------------
-
-    def alloc(self, the_set: IoasidSet, minimum: int, maximum: int, holder: str) -> int:
-        """An ID in the inclusive range, owned by ``the_set``; the first reference belongs to ``holder``."""
-        if the_set.count >= the_set.quota:
-            raise IoasidRefused(f"{the_set.name} has used its quota of {the_set.quota} PASIDs")
-        number = self.allocators.active.alloc(minimum, maximum)
-        if number is None:
-            raise IoasidRefused(self.allocators.active.refusal)
-        if number in self.ids:
-            self.allocators.active.free(number)
-            raise IoasidRefused(f"the allocator answered {number}, which is already out")
-        record = IoasidRecord(self.timeline, f"{self.path}.id[{number}]", number, the_set, holder)
-        self.ids[number] = record
-        the_set.ids[number] = record
-        event = self.emit(
-            Verb.ALLOC, f"IOASID {number}", after=the_set.name, ioasid=number, set_id=the_set.set_id, refs=1
-        )
-        with self.timeline.because(event):
-            self._notify(record, IoasidEvent.ALLOC, NotifyFlag.SET)
-        return number
-
-    def free(self, the_set: IoasidSet, ioasid: int) -> None:
-        """Give an ID back. Always succeeds: an unknown, foreign or already dying ID is left alone.
-
-        With other references out the ID becomes FREE_PENDING, subscribers get FREE once, and the number can be reused
-        when the last of them has let go; it counts against the quota until then.
-        """
-        record = self.ids.get(ioasid)
-        if record is None or record.owner is not the_set or record.free_pending:
-            return
-        event = self.emit(Verb.FREE, f"IOASID {ioasid}", before=str(record.state), ioasid=ioasid, refs=record.refs)
-        with self.timeline.because(event):
-            allocator = record.holders[0]
-            if record.refs > 1:
-                record.free_pending = True
-                self._notify(record, IoasidEvent.FREE, NotifyFlag.ALL | NotifyFlag.SET)
-            self._drop(record, allocator)
-
-    def get(self, ioasid: int, holder: str, the_set: IoasidSet | None = None) -> None:
-        """Take a reference in the name of ``holder``.
-
-        Errors: ``-ENOENT`` unknown or FREE_PENDING, ``-EACCES`` owned by another set than ``the_set``.
-        """
-        record = self._living(ioasid)
-        self._check_owner(record, the_set)
-        record.holders = (*record.holders, holder)
-        self.emit(
-            Verb.GET, f"IOASID {ioasid}", record.refs - 1, record.refs, ioasid=ioasid, holder=holder, refs=record.refs
-        )
-
-    def put(self, ioasid: int, holder: str) -> bool:
-        """Drop ``holder``'s reference; ``True`` if that was the last one and the ID was reclaimed."""
-        record = self.ids.get(ioasid)
-        if record is None or holder not in record.holders:
-            raise ValueError(f"{holder} must hold a reference on IOASID {ioasid} to drop it")
-        return self._drop(record, holder)
-
-    def _drop(self, record: IoasidRecord, holder: str) -> bool:
-        holders = list(record.holders)
-        holders.remove(holder)
-        record.holders = tuple(holders)
-        left = len(holders)
-        self.emit(Verb.PUT, f"IOASID {record.ioasid}", left + 1, left, ioasid=record.ioasid, holder=holder, refs=left)
-        if left:
-            return False
-        self._reclaim(record)
-        return True
-
-    def _reclaim(self, record: IoasidRecord) -> None:
-        owner, number = record.owner, record.ioasid
-        del self.ids[number]
-        del owner.ids[number]
-        record.retire()
-        self.allocators.active.free(number)
-        self.emit(Verb.RECLAIM, f"IOASID {number}", before=owner.name, after="pool", ioasid=number, refs=0)
-        if owner.free_pending and not owner.count:
-            self._set_destroy(owner)
-
-    def find(self, ioasid: int, the_set: IoasidSet | None = None) -> IoasidRecord:
-        """The living record of an ID. Errors as for :meth:`get`."""
-        record = self._living(ioasid)
-        self._check_owner(record, the_set)
-        return record
-
-    def _living(self, ioasid: int) -> IoasidRecord:
-        record = self.ids.get(ioasid)
-        if record is None:
-            raise KernelError("ENOENT", f"PASID {ioasid} is not allocated")
-        if record.free_pending:
-            raise KernelError(
-                "ENOENT", f"PASID {ioasid} was freed and only waits for {', '.join(record.holders)} to let go"
-            )
-        return record
-
-    @staticmethod
-    def _check_owner(record: IoasidRecord, the_set: IoasidSet | None) -> None:
-        if the_set is not None and record.owner is not the_set:
-            raise KernelError("EACCES", f"PASID {record.ioasid} belongs to {record.owner.name}, not to {the_set.name}")
-
-    # --- private data and SPIDs -----------------------------------------------------------------------------------
+    # --- private data -------------------------------------------------------------------------------------------------
 
     def attach_data(self, ioasid: int, private: Part) -> None:
         """Attach a user's private data; ``-ENOENT`` unknown or dying, ``-EBUSY`` something is attached already."""
-        record = self._living(ioasid)
+        self.lock.take("ioasid_attach_data")
+        record = self._to_carry_data(ioasid)
         if record.private is not None:
             raise KernelError("EBUSY", f"PASID {ioasid} already carries private data")
         record.private = private
 
+    def _to_carry_data(self, ioasid: int) -> IoasidRecord:
+        return self._alive(ioasid)
+
     def detach_data(self, ioasid: int) -> None:
-        """Take the private data off."""
-        self.ids[ioasid].private = None
+        """Take the private data off, if there is any (it waits for readers, so no handler may call it)."""
+        self.lock.take("ioasid_detach_data")
+        record = self.ids.get(ioasid)
+        if record is None:
+            self.emit(Verb.IGNORE, f"private data of IOASID {ioasid}: it is not allocated", ioasid=ioasid)
+        else:
+            record.private = None
+
+    # --- SPIDs --------------------------------------------------------------------------------------------------------
 
     def attach_spid(self, ioasid: int, spid: int) -> None:
         """Give an ID its set-private number (the guest's PASID) and tell the set's subscribers: BIND.
 
-        Errors: ``-ENOENT`` unknown or dying; ``-EINVAL`` another ID of the set has this SPID, or this ID has one
-        already.
+        Errors: ``-EINVAL`` not a number that can be one; ``-ENOENT`` unknown or dying; ``-EINVAL`` another ID of the
+        set has this SPID, or this ID has one already.
         """
-        record = self._living(ioasid)
-        if record.spid is not None:
-            raise KernelError("EINVAL", f"PASID {ioasid} already has the SPID {record.spid}")
-        twin = self.find_by_spid(record.owner, spid)
-        if twin is not None:
+        self.lock.take("ioasid_attach_spid")
+        if not 0 <= spid < INVALID_IOASID:
+            raise KernelError("EINVAL", f"a guest PASID must be between 0 and {INVALID_IOASID - 1}, not {spid}")
+        record = self._to_get_a_spid(ioasid)
+        self._refuse_twin(record, spid)
+        self._refuse_second_spid(record)
+        record.spid = spid
+        record.owner.spids[spid] = ioasid
+        event = self.emit(Verb.ATTACH_SPID, f"IOASID {ioasid}", after=spid, ioasid=ioasid, spid=spid, refs=record.refs)
+        with self.timeline.because(event):
+            self.notifiers.deliver(record, IoasidEvent.BIND, HEARD_ON[IoasidEvent.BIND])
+
+    def _to_get_a_spid(self, ioasid: int) -> IoasidRecord:
+        return self._alive(ioasid)
+
+    @staticmethod
+    def _refuse_twin(record: IoasidRecord, spid: int) -> None:
+        twin = record.owner.spids.get(spid)
+        if twin is not None and twin != record.ioasid:
             raise KernelError(
                 "EINVAL", f"guest PASID {spid} of {record.owner.name} already stands for host PASID {twin}"
             )
-        record.spid = spid
-        event = self.emit(Verb.ATTACH_SPID, f"IOASID {ioasid}", after=spid, ioasid=ioasid, spid=spid, refs=record.refs)
-        with self.timeline.because(event):
-            self._notify(record, IoasidEvent.BIND, NotifyFlag.SET)
+
+    @staticmethod
+    def _refuse_second_spid(record: IoasidRecord) -> None:
+        if record.spid is not None:
+            raise KernelError("EINVAL", f"PASID {record.ioasid} already has the SPID {record.spid}")
 
     def detach_spid(self, ioasid: int) -> None:
         """Tell the set's subscribers UNBIND (with the SPID still in the payload), then clear the SPID.
 
-        An ID in FREE_PENDING is cleared silently: FREE has told its users already.
+        An ID without SPID, or unknown, is left alone, and an event says so. One in FREE_PENDING is cleared silently:
+        FREE has told its users.
         """
+        self.lock.take("ioasid_detach_spid")
         record = self.ids.get(ioasid)
         if record is None or record.spid is None:
+            self.emit(Verb.IGNORE, f"SPID of IOASID {ioasid}: it has none", ioasid=ioasid)
             return
-        event = self.emit(Verb.DETACH_SPID, f"IOASID {ioasid}", record.spid, "none", ioasid=ioasid, spid=record.spid)
+        event = self.emit(
+            Verb.DETACH_SPID, f"IOASID {ioasid}", record.spid, "none", ioasid=ioasid, spid=record.spid, refs=record.refs
+        )
         with self.timeline.because(event):
-            if not record.free_pending:
-                self._notify(record, IoasidEvent.UNBIND, NotifyFlag.SET)
+            self._tell_unbind(record)
+        record.owner.erase_spid(record)
         record.spid = None
 
+    def _tell_unbind(self, record: IoasidRecord) -> None:
+        if not record.free_pending:
+            self.notifiers.deliver(record, IoasidEvent.UNBIND, HEARD_ON[IoasidEvent.UNBIND])
+
     def find_by_spid(self, the_set: IoasidSet, spid: int, holder: str | None = None) -> int | None:
-        """The ID of ``the_set`` with this SPID; with ``holder`` a reference is taken, on a living ID only."""
-        for ioasid, record in the_set.ids.items():
-            if record.spid == spid and not (holder and record.free_pending):
-                if holder:
-                    self.get(ioasid, holder, the_set)
-                return ioasid
-        return None
+        """The ID of ``the_set`` with this SPID; with ``holder`` a reference is taken, on a living ID only.
 
-    # --- notifiers ------------------------------------------------------------------------------------------------
-
-    def register_notifier(self, subscriber: Subscriber) -> None:
-        """Subscribe to the global chain (every set's FREE)."""
-        self.chain.register(subscriber)
-        self.emit(Verb.REGISTER, subscriber.notifier_name, after="global chain")
-
-    def register_notifier_mm(self, token: Part, subscriber: Subscriber) -> None:
-        """Subscribe to the set of ``token``, which need not exist yet.
-
-        Errors: ``-EBUSY`` registered twice, or the set already has IDs (events are not replayed).
+        ``None`` (the kernel's INVALID_IOASID): no such SPID, or the set is gone.
         """
-        key = (token.path, subscriber.path)
-        if key in self._waiting:
-            raise KernelError("EBUSY", f"{subscriber.notifier_name} is already registered for this VM")
-        the_set = self.find_set(token)
-        if the_set is not None and the_set.count:
-            raise KernelError(
-                "EBUSY",
-                f"{subscriber.notifier_name} must register before {the_set.name} allocates its first PASID: "
-                "past events are not replayed",
-            )
-        self._waiting[key] = (token, subscriber)
-        if the_set is not None:
-            the_set.chain.register(subscriber)
-        where = f"chain of set {the_set.set_id}" if the_set else "pending: no set yet"
-        self.emit(Verb.REGISTER, subscriber.notifier_name, after=where, priority=subscriber.notifier_priority.name)
+        self.lock.take("ioasid_find_by_spid")
+        ioasid = the_set.spids.get(spid)
+        if ioasid is None or holder is None:
+            return ioasid
+        if self.ids[ioasid].free_pending:
+            return None
+        self.get_locked(ioasid, holder)
+        return ioasid
 
-    def unregister_notifier_mm(self, token: Part, subscriber: Subscriber) -> None:
-        """Undo :meth:`register_notifier_mm`."""
-        self._waiting.pop((token.path, subscriber.path))
-        the_set = self.find_set(token)
-        if the_set is not None:
-            the_set.chain.unregister(subscriber)
-        self.emit(Verb.UNREGISTER, subscriber.notifier_name)
+    # --- allocators ---------------------------------------------------------------------------------------------------
 
-    def subscribers(self, the_set: IoasidSet, flags: NotifyFlag) -> list[Subscriber]:
-        """Who hears an event of ``the_set``, in order of delivery."""
-        found: list[Subscriber] = []
-        if NotifyFlag.ALL in flags:
-            found += self.chain.subscribers()
-        if NotifyFlag.SET in flags:
-            found += the_set.chain.subscribers()
-        return sorted(found, key=lambda subscriber: -subscriber.notifier_priority)
+    def register_allocator(self, ops: AllocatorOps) -> None:
+        """Let numbers come from elsewhere. Errors: those of :meth:`.allocators.Allocators.register`."""
+        self.lock.take("ioasid_register_allocator")
+        self.allocators.register(ops, len(self.ids))
+        self.emit(Verb.REGISTER, f"allocator {ops.path}", after=f"active: {self.allocators.active.path}")
 
-    def _notify(self, record: IoasidRecord, event: IoasidEvent, flags: NotifyFlag) -> None:
-        payload = Payload(record.ioasid, record.spid, record.owner.set_id)
-        listeners = self.subscribers(record.owner, flags)
-        if not listeners:
-            return
-        told = self.emit(
-            Verb.NOTIFY,
-            f"{event} of IOASID {record.ioasid}",
-            event=event.value,
-            ioasid=record.ioasid,
-            spid=record.spid,
-            refs=record.refs,
-        )
-        with self.timeline.because(told):
-            for subscriber in listeners:
-                subscriber.ioasid_notified(event, payload)
+    def unregister_allocator(self, ops: AllocatorOps) -> None:
+        """Undo :meth:`register_allocator`; ignored, with an event, if it is not registered. ``-EBUSY`` IDs are out."""
+        self.lock.take("ioasid_unregister_allocator")
+        if self.allocators.unregister(ops, len(self.ids)):
+            self.emit(Verb.UNREGISTER, f"allocator {ops.path}", after=f"active: {self.allocators.active.path}")
+        else:
+            self.emit(Verb.IGNORE, f"{ops.path} is not registered as an allocator")

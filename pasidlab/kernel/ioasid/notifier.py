@@ -1,28 +1,26 @@
-"""Notifier chains: how the users of a PASID hear of its life.
+"""A notifier chain, its events and its subscribers: how the users of a PASID hear of its life.
 
 Models the atomic notifier chains of the IOASID extensions (2020-21, never merged; Documentation/driver-api/ioasid.rst
-of that series): one global chain, one chain per set, priorities, and registration by mm before the set exists.
+of that series). Who is on which chain, and the order of delivery over two chains: :mod:`.subscriptions`.
 
-**Priorities.** All documents want the CPU (KVM) first. They disagree on the rest: the v2 document runs the device
-before the IOMMU (quiesce the source of DMA first), the V4 document and the code the other way round. This model follows
-the v2 document. **Order across chains.** The code ran the whole global chain before the set's chain, so the IOMMU heard
-of FREE before KVM, whatever the priorities said; the documents show KVM first, and so does this model: subscribers of
-both chains are merged by priority.
+All documents want the CPU (KVM) first. They disagree on the rest: the v2 document runs the device before the IOMMU
+(quiesce the source of DMA first), the V4 document and the code the other way round. This model follows the v2 document.
 
-Handlers run in atomic context: they must not call anything that takes the allocator's lock.
+Handlers run in atomic context: they must not call anything that takes the allocator's lock (:mod:`.lock`).
 """
 
 from __future__ import annotations
 
 from enum import IntEnum, IntFlag, StrEnum
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from pasidlab.errors import KernelError
 from pasidlab.timeline import Part, Table
 
 if TYPE_CHECKING:
     from pasidlab.timeline import Timeline
 
-__all__ = ["Chain", "IoasidEvent", "NotifyFlag", "Payload", "Priority", "Subscriber"]
+__all__ = ["HEARD_ON", "Chain", "IoasidEvent", "NotifyFlag", "Payload", "Priority", "Subscriber"]
 
 
 class Priority(IntEnum):
@@ -50,12 +48,22 @@ class NotifyFlag(IntFlag):
     SET = 2
 
 
+HEARD_ON: Final[dict[IoasidEvent, NotifyFlag]] = {
+    IoasidEvent.ALLOC: NotifyFlag.SET,
+    IoasidEvent.BIND: NotifyFlag.SET,
+    IoasidEvent.UNBIND: NotifyFlag.SET,
+    IoasidEvent.FREE: NotifyFlag.ALL | NotifyFlag.SET,
+}
+"""To which chains each event goes (facts 1.8)."""
+
+
 class Payload(NamedTuple):
     """The snapshot that a handler gets: it stays true even if the record changes afterwards."""
 
     ioasid: int
     spid: int | None
     set_id: int
+    private: Part | None = None
 
 
 class Subscriber(Protocol):
@@ -84,7 +92,11 @@ class Chain(Part, state=("_next",)):
         self._next = 0
 
     def register(self, subscriber: Subscriber) -> None:
-        """Add a subscriber behind those of the same priority."""
+        """Add a subscriber behind those of the same priority; ``-EEXIST`` if it is on the chain (UNVERIFIED for the
+        kernels of 2020, which warned).
+        """
+        if subscriber in self:
+            raise KernelError("EEXIST", f"{subscriber.notifier_name} is on this chain already")
         self._entries[-subscriber.notifier_priority, self._next] = subscriber
         self._next += 1
 
@@ -95,6 +107,12 @@ class Chain(Part, state=("_next",)):
                 del self._entries[key]
         if not len(self._entries):
             self._next = 0
+
+    def __contains__(self, subscriber: object) -> bool:
+        return any(known is subscriber for known in self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def subscribers(self) -> list[Subscriber]:
         """In order of delivery."""

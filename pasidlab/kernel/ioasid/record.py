@@ -9,7 +9,7 @@ of its own).
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.timeline import Part
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pasidlab.kernel.ioasid.sets import IoasidSet
     from pasidlab.timeline import Timeline
 
-__all__ = ["INVALID_IOASID", "MOVES", "IoasidRecord", "State"]
+__all__ = ["INVALID_IOASID", "MOVES", "IoasidRecord", "Phase", "State"]
 
 INVALID_IOASID: Final = 0xFFFF_FFFF
 """All ones: "no ID", and in the kernel also "no SPID attached" (here: ``None``)."""
@@ -48,17 +48,48 @@ MOVES: Final[tuple[tuple[State, str, State], ...]] = (
 """The allowed moves. A get in FREE_PENDING is refused; nothing else leads out of FREE."""
 
 
-class IoasidRecord(Part, state=("free_pending", "holders", "private", "spid")):
-    """An ID between alloc and reclaim. ``holders`` are the names of its references, the allocator's first."""
+class Phase(IntEnum):
+    """What is stored of the state. While FREE is TOLD the allocator still holds its reference; PENDING it does not."""
 
-    def __init__(self, timeline: Timeline, path: str, ioasid: int, owner: IoasidSet, holder: str) -> None:
+    LIVING = 0
+    TOLD = 1
+    PENDING = 2
+
+
+class IoasidRecord(Part, state=("holders", "phase", "private", "spid")):
+    """An ID between alloc and reclaim. ``holders`` are the names of its references, the allocator's first.
+
+    ``payer`` is whose account the ID is charged to: the set's token, or for a kernel's own set the process that asked.
+    """
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        path: str,
+        ioasid: int,
+        owner: IoasidSet,
+        holder: str,
+        private: Part | None = None,
+        payer: Part | None = None,
+    ) -> None:
         super().__init__(timeline, path)
         self.ioasid = ioasid
         self.owner = owner
-        self.free_pending = False
+        self.payer = payer
+        self.phase = Phase.LIVING
         self.holders: tuple[str, ...] = (holder,)
         self.spid: int | None = None
-        self.private: Part | None = None
+        self.private = private
+
+    @property
+    def free_pending(self) -> bool:
+        """Whether it was freed and only waits for its users."""
+        return self.phase is not Phase.LIVING
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """The holders but for the allocator, whose reference goes by free and in no other way."""
+        return self.holders if self.phase is Phase.PENDING else self.holders[1:]
 
     @property
     def refs(self) -> int:

@@ -3,9 +3,9 @@
 import pytest
 
 from pasidlab.errors import KernelError
-from pasidlab.kernel.ioasid.core import IoasidCore
+from pasidlab.kernel.ioasid.core import IoasidCore, IoasidRefused
 from pasidlab.kernel.ioasid.notifier import Priority
-from pasidlab.timeline import Part, Timeline, Verb
+from pasidlab.timeline import Agenda, Part, Timeline, Verb
 
 
 class Listener:
@@ -29,12 +29,13 @@ class Bench:
 
     def __init__(self, capacity=32):
         self.time = Timeline()
-        self.core = IoasidCore(self.time, "k.ioasid", "host", capacity)
+        self.agenda = Agenda(self.time)
+        self.core = IoasidCore(self.time, "k.ioasid", "host", self.agenda, capacity=capacity)
         self.tokens = {name: Part(self.time, name) for name in ("mm1", "mm2", "mm3")}
 
     def set(self, name="mm1", quota=8):
         """The set of a token."""
-        return self.core.set_alloc(name, self.tokens[name], quota)
+        return self.core.sets.alloc(name, self.tokens[name], quota)
 
     def alloc(self, the_set, minimum=1, maximum=1 << 20):
         """An ID held by `owner`."""
@@ -44,10 +45,17 @@ class Bench:
         """A subscriber of a token's set, or with ``token=None`` of the global chain."""
         listener = Listener(name, priority, **more)
         if token is None:
-            self.core.register_notifier(listener)
+            self.core.notifiers.register(listener)
         else:
-            self.core.register_notifier_mm(self.tokens[token], listener)
+            self.core.notifiers.register_mm(self.tokens[token], listener)
         return listener
+
+    def dying(self, the_set, holder="user"):
+        """An ID that was freed while ``holder`` uses it."""
+        number = self.alloc(the_set)
+        self.core.get(number, holder)
+        self.core.free(the_set, number)
+        return number
 
     def refs(self, ioasid):
         """The reference count."""
@@ -68,6 +76,21 @@ class Bench:
             call(*args, **kwargs)
         assert self.time.digest() == before
         return refused.value.name
+
+    def refused(self, call, *args, **kwargs):
+        """Why there is no ID (INVALID_IOASID); nothing may have changed."""
+        before = self.time.digest()
+        with pytest.raises(IoasidRefused) as refused:
+            call(*args, **kwargs)
+        assert self.time.digest() == before
+        return str(refused.value)
+
+    def unchanged(self, call, *args, **kwargs):
+        """What a call answers that must change nothing."""
+        before = self.time.digest()
+        answer = call(*args, **kwargs)
+        assert self.time.digest() == before
+        return answer
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pasidlab.kernel.ioasid.record import INVALID_IOASID
 from pasidlab.timeline import Verb
 
 
@@ -99,3 +100,89 @@ def test_a_dying_id_loses_its_spid_without_unbind(bench, listener):
     assert [event for event, _, _ in heard(listener)] == ["BIND", "FREE"]
     assert bench.core.ids[number].spid is None
     assert bench.verbs(Verb.DETACH_SPID) == [(Verb.DETACH_SPID, f"IOASID {number}")]
+
+
+def test_a_second_attach_is_refused_until_the_first_is_detached(bench, listener):
+    """The code emitted BIND again without UNBIND between; also the same number again is refused."""
+    number = bench.alloc(bench.set())
+    bench.core.attach_spid(number, 5)
+    for spid in (5, 6):
+        assert bench.errno(bench.core.attach_spid, number, spid) == "EINVAL"
+    bench.core.detach_spid(number)
+    bench.core.attach_spid(number, 6)
+    assert heard(listener) == [("BIND", number, 5), ("UNBIND", number, 5), ("BIND", number, 6)]
+
+
+@pytest.mark.parametrize("spid", [INVALID_IOASID, INVALID_IOASID + 1, -1])
+def test_what_is_no_number_cannot_be_a_spid(bench, spid):
+    """All ones means "none"."""
+    number = bench.alloc(bench.set())
+    assert bench.errno(bench.core.attach_spid, number, spid) == "EINVAL"
+    bench.core.attach_spid(number, INVALID_IOASID - 1)
+
+
+def test_what_is_wrong_with_an_attach_is_said_in_order(bench):
+    """The number itself, the ID, the other IDs of the set."""
+    the_set = bench.set()
+    first, dying = bench.alloc(the_set), bench.dying(the_set)
+    bench.core.attach_spid(first, 5)
+    assert bench.errno(bench.core.attach_spid, 30, INVALID_IOASID) == "EINVAL"
+    assert bench.errno(bench.core.attach_spid, dying, INVALID_IOASID) == "EINVAL"
+    assert bench.errno(bench.core.attach_spid, 30, 5) == "ENOENT"
+    assert bench.errno(bench.core.attach_spid, dying, 5) == "ENOENT"
+
+
+def test_a_dying_id_keeps_its_spid_until_it_is_detached_or_reclaimed(bench):
+    """Its number still stands for it: another ID cannot have it yet, and a plain look-up finds it."""
+    the_set = bench.set()
+    first = bench.alloc(the_set)
+    bench.core.attach_spid(first, 5)
+    bench.core.get(first, "user")
+    bench.core.free(the_set, first)
+    second = bench.alloc(the_set)
+    assert bench.errno(bench.core.attach_spid, second, 5) == "EINVAL"
+    assert bench.unchanged(bench.core.find_by_spid, the_set, 5) == first
+    assert bench.unchanged(bench.core.find_by_spid, the_set, 5, "late") is None
+    bench.core.put(first, "user")
+    bench.core.attach_spid(second, 5)
+    assert bench.core.find_by_spid(the_set, 5) == second
+
+
+def test_a_reclaimed_id_loses_its_spid(bench, listener):
+    """Nobody used it, so nobody is told."""
+    the_set = bench.set()
+    number = bench.alloc(the_set)
+    bench.core.attach_spid(number, 5)
+    bench.core.free(the_set, number)
+    assert bench.unchanged(bench.core.find_by_spid, the_set, 5) is None
+    assert bench.alloc(the_set) == number
+    assert bench.core.ids[number].spid is None
+    assert heard(listener) == [("BIND", number, 5)]
+
+
+def test_in_a_set_that_is_gone_nothing_is_found(bench):
+    """INVALID_IOASID."""
+    the_set = bench.set()
+    number = bench.alloc(the_set)
+    bench.core.attach_spid(number, 5)
+    bench.core.free(the_set, number)
+    bench.core.sets.free(the_set)
+    assert bench.core.find_by_spid(the_set, 5, "late") is None
+
+
+def test_nobody_asks_who_attaches(bench):
+    """There is no ownership argument: whoever knows the number may do it (facts 1.5)."""
+    bench.set("mm1")
+    number = bench.alloc(bench.set("mm2"))
+    bench.core.attach_spid(number, 5)
+    assert bench.core.ids[number].spid == 5
+
+
+def test_handlers_of_unbind_find_the_spid_still_there(bench):
+    """It is cleared when all have been told."""
+    found = []
+    bench.listen("kvm", react={"UNBIND": lambda payload: found.append(bench.core.ids[payload.ioasid].spid)})
+    number = bench.alloc(bench.set())
+    bench.core.attach_spid(number, 5)
+    bench.core.detach_spid(number)
+    assert found == [5]

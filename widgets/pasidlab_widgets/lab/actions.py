@@ -27,6 +27,7 @@ __all__ = [
     "copy",
     "crash",
     "create_vm",
+    "free_early",
     "kill",
     "plug",
     "run",
@@ -107,11 +108,26 @@ def bind(machine: Machine, process: str, device: str) -> Message:
     return say("bind-guest", process=app.name, where=app.altitude, pasid=pasid, host=host)
 
 
+def free_early(machine: Machine, process: str) -> Message:
+    """Let a guest give a PASID back that is still bound."""
+    app = app_of(machine, process)
+    vm, guest = machine.vm(app.altitude), app.pasid
+    assert guest is not None
+    host = vm.pasids[guest]
+    vm.free_pasid(guest)
+    record = machine.kernel.ioasid.ids.get(host)
+    facts = {"process": app.name, "guest": guest, "host": host}
+    return say("free-early", holders=" and ".join(record.holders), **facts) if record else say("freed", **facts)
+
+
 def unbind(machine: Machine, process: str, device: str) -> Message:
     """Undo a bind."""
     app = app_of(machine, process)
     pasid = app.pasid
+    early = app.altitude != HOST and pasid not in machine.vm(app.altitude).pasids
     app.unbind(device_of(machine, app, device))
+    if early:
+        return say("unbind", process=app.name, device=device, left=say("unbind-late", pasid=pasid).sentences[0])
     gone = "unbind-host" if app.altitude == HOST else "unbind-guest"
     left = say(gone if app.pasid is None else "unbind-kept", pasid=pasid).sentences[0]
     return say("unbind", process=app.name, device=device, left=left)

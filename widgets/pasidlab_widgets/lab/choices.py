@@ -9,14 +9,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pasidlab.timeline import HOST
+from pasidlab_widgets.lab.words import EMPTY
 
 if TYPE_CHECKING:
     from pasidlab.handles import App, AssignedDevice, PhysicalFunction
     from pasidlab.machine import Machine
 
-__all__ = ["app_of", "apps", "bound", "device_of", "devices", "free_name", "openable", "places", "processes", "vms"]
+__all__ = [
+    "app_of",
+    "apps",
+    "bound",
+    "device_of",
+    "devices",
+    "free_name",
+    "ioasids",
+    "openable",
+    "places",
+    "processes",
+    "vms",
+]
 
 Option = tuple[str, str]
+_MOST = 100
+"""IOASIDs in a menu; any other is chosen by clicking it, or in Python."""
 
 
 def devices(machine: Machine) -> list[Option]:
@@ -80,6 +95,19 @@ def bound(app: App, device: str) -> bool:
     """Whether a process has a device open."""
     driver = app.kernel.accelerators.get(device)
     return driver is not None and driver.queue_of(app.process) is not None
+
+
+def ioasids(machine: Machine, chosen: int | None = None) -> list[Option]:
+    """The IOASIDs that are out, the lowest ones if there are very many, and the chosen one even if it is not out.
+
+    >>> from pasidlab import Machine
+    >>> ioasids(Machine(), 7)
+    [('7 (not allocated)', '7')]
+    """
+    ids = machine.kernel.ioasid.ids
+    numbers = set(ids.keys()[:_MOST]) | ({chosen} if chosen is not None else set())
+    owners = {number: record.owner.name for number, record in ids.items() if number in numbers}
+    return [(f"{number} ({owners.get(number, EMPTY['not-out'])})", str(number)) for number in sorted(numbers)]
 
 
 def free_name(stem: str, taken: list[str], first: int = 1) -> str:

@@ -65,6 +65,14 @@ class Menu:
     def value(self, key: str) -> None:
         self.widget.value = key
 
+    def show(self, key: str) -> None:
+        """Choose without telling anybody: the choice was made elsewhere."""
+        self._offering = True
+        try:
+            self.widget.value = key
+        finally:
+            self._offering = False
+
     @property
     def labels(self) -> list[str]:
         """What a person reads in the menu."""

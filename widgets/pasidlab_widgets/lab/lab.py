@@ -16,6 +16,7 @@ from pasidlab.timeline import Timeline
 from pasidlab_widgets.errors import ErrorLog
 from pasidlab_widgets.lab.entries import EntryPane, TablePane
 from pasidlab_widgets.lab.explain import refused
+from pasidlab_widgets.lab.ioasids import IoasidsPane, KeepersPane, chains_pane, ioasid_of, life_pane
 from pasidlab_widgets.lab.message import Message, MessageBox, say
 from pasidlab_widgets.lab.moment import moment
 from pasidlab_widgets.lab.occupancy import SpacePane
@@ -30,6 +31,7 @@ from pasidlab_widgets.lab.watch import Watch
 __all__ = ["Lab"]
 
 _ABOVE, _BELOW = "clamp(320px, 34cqi, 440px)", "clamp(280px, 26cqi, 340px)"
+_INNER = "clamp(286px, 32cqi, 406px)"
 
 
 class Lab(w.VBox):
@@ -58,14 +60,19 @@ class Lab(w.VBox):
         )
         self._entry = EntryPane(_BELOW)
         self._table = TablePane(_ABOVE, self._errors.guard, self._pick_entry)
+        self._keepers = KeepersPane(_INNER, self._errors.guard, self.pick_ioasid)
+        self._life, mapping, self._holders = life_pane(_INNER), mapping_pane(_ABOVE), HoldersPane(_BELOW)
+        space = SpacePane(self._surface, self.pick_ioasid)
+        ioasids = IoasidsPane([self._life, self._keepers, chains_pane(_INNER), space], self._errors.guard)
+        for shown in (self._life.view, mapping.view, self._holders.view):
+            shown.on_pick(self._pick_if_ioasid)
         self._stacks = (
-            Stack([map_pane(_ABOVE), mapping_pane(_ABOVE), self._table], self._errors.guard),
+            Stack([map_pane(_ABOVE), mapping, self._table, ioasids], self._errors.guard),
             Stack(
                 [
                     FlowPane(_BELOW, self._travel_to),
                     self._entry,
-                    HoldersPane(_BELOW),
-                    SpacePane(self._surface),
+                    self._holders,
                     LinesPane(_BELOW, self._travel_to),
                 ],
                 self._errors.guard,
@@ -111,12 +118,23 @@ class Lab(w.VBox):
     def show_picture(self, name: str) -> None:
         """Bring a picture to the front: ``"table"``, ``"holders"``, ..."""
         for stack in self._stacks:
-            if name in {pane.name for pane in stack.panes}:
-                stack.open(name)
+            stack.open(name)
 
     def pick_entry(self, pasid: int) -> None:
         """Show the 512 bits of an entry of the PASID table, as a click on it does."""
         self._table.pick(f"entry:{pasid}")
+
+    def pick_ioasid(self, ioasid: int) -> None:
+        """Show who keeps an IOASID alive, as a click on it does."""
+        self._keepers.choose(ioasid)
+        for shown in (self._life.view, self._holders.view):
+            shown.selected = f"ioasid:{ioasid}"
+        self.show_picture("keepers")
+
+    def _pick_if_ioasid(self, key: str) -> None:
+        ioasid = ioasid_of(key)
+        if ioasid is not None:
+            self.pick_ioasid(ioasid)
 
     def _pick_entry(self, device: str, pasid: int) -> None:
         self._entry.choose(device, pasid)

@@ -97,7 +97,7 @@ def _actors(machine: Machine) -> Iterator[tuple[AssignedDevice, App]]:
 def _quota_vm(machine: Machine) -> Stage | None:
     for app, name in _unbound(machine):
         vm = machine.vmms.get(app.altitude)
-        if vm is not None and vm.container.set.count >= vm.container.set.quota:
+        if vm is not None and vm.container.set.full:
             return Stage({}, partial(app.bind, device_of(machine, app, name)))
     return None
 

@@ -1,5 +1,6 @@
-"""The pane of the 20-bit space, drawn by Bokeh: how much of its quota each set has used, the first 256 PASIDs one by
-one, and the whole space as 128 x 128 cells of 64.
+"""The pane of quotas and of the 20-bit space, drawn by Bokeh: how much of the capacity is promised, how much of its
+quota each set has in use and how much of that is free-pending, the first 256 PASIDs one by one, and the whole space as
+128 x 128 cells of 64.
 
 All ranges are fixed (an automatic range answers Python at every click). Colours are Okabe and Ito's; who owns a number
 is also told by its tooltip, and by the table that is the text twin of the chart (:func:`pasidlab.views.occupancy`).
@@ -7,17 +8,20 @@ is also told by its tooltip, and by the table that is the text twin of the chart
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
+from bokeh.events import Event, Tap
 from bokeh.layouts import row
 from bokeh.models import ColumnDataSource, FixedTicker, HoverTool, Range1d
 from bokeh.models.annotations import Title
 from bokeh.plotting import figure
 
 from pasidlab.timeline import HOST
-from pasidlab.views.occupancy import PASIDS_PER_CELL, SIDE, cells, set_use
+from pasidlab.views.figure import fold
+from pasidlab.views.occupancy import PASIDS_PER_CELL, SIDE, SetUse, cells, set_use, set_words, space_use
+from pasidlab.views.words import OCCUPANCY
 from pasidlab_widgets.bokeh_view import BokehView
 from pasidlab_widgets.lab.words import CHART
 from pasidlab_widgets.theme_probe import ThemeProbe
@@ -27,12 +31,17 @@ if TYPE_CHECKING:
 
     from pasidlab.machine import Machine
 
-__all__ = ["OWNER_COLOURS", "SpacePane", "first_data", "sets_data", "space_data"]
+__all__ = ["OWNER_COLOURS", "SpacePane", "dying_data", "first_data", "sets_data", "space_data"]
 
 OWNER_COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999")
 """The host's colour, then those of the VMs by slot, again from the second on when there are more than seven."""
 _FIRST: Final = 16
-_ROWS: Final = 9
+_SETS: Final = 7
+_ROWS: Final = _SETS + 1
+_PROMISED: Final = "#999999"
+_DASH: Final = (3, 2)
+_LEAST: Final = 0.008
+"""The least width at which a share can be seen."""
 _HEIGHT: Final = 300
 Data = dict[str, list[object]]
 
@@ -46,31 +55,69 @@ def colour_of(machine: Machine, owner: str) -> str:
 
 
 def sets_data(machine: Machine) -> Data:
-    """A bar for each set: which part of its quota is out.
+    """A bar for the capacity and for each set: what is in use, up to where it is taken, and what there is to say.
+
+    What is free-pending reaches from ``living`` to ``taken``. A set without a quota of its own has a dashed outline.
 
     >>> from pasidlab import Machine
     >>> m = Machine(); vm = m.create_vm("vm1", quota=4); sets_data(m)["label"]
-    ['host: 0 of 32768', 'vm1: 0 of 4']
+    ['all 1048576: 32772 promised, 0 reserved', 'host: 0 of 32768', 'vm1: 0 of 4']
     """
-    uses = set_use(machine)[:_ROWS]
+    space, uses = space_use(machine), _folded(machine)
+    promised = space.promised + space.policy
+    words = CHART["space-use"].format(total=space.total, promised=promised, reserved=space.reserved)
+    shares = [_shares(promised, space.reserved, space.total)]
+    shares += [_shares(use.living, use.pending, use.quota) for use in uses]
     return {
-        "y": [-at for at in range(len(uses))],
-        "share": [use.used / use.quota for use in uses],
-        "colour": [colour_of(machine, use.name) for use in uses],
-        "label": [f"{use.name}: {use.used} of {use.quota}" for use in uses],
+        "y": [-at for at in range(len(shares))],
+        "living": [living for living, _ in shares],
+        "taken": [taken for _, taken in shares],
+        "colour": [_PROMISED, *(_PROMISED if use.set_id < 0 else colour_of(machine, use.name) for use in uses)],
+        "outline": ["solid", *("solid" if use.quota is not None else "dashed" for use in uses)],
+        "label": [words, *(f"{use.name}: {set_words(use)}" for use in uses)],
     }
 
 
-def first_data(machine: Machine) -> Data:
-    """The PASIDs below 256 that are out, each a square with its number."""
-    out = [(number, record) for number, record in machine.kernel.ioasid.ids.items() if number < _FIRST * _FIRST]
+def _folded(machine: Machine) -> list[SetUse]:
+    """The sets that have a bar each, and one bar for the others together."""
+    shown, folded = fold(set_use(machine), _SETS)
+    rest = set_use(machine)[len(shown) :]
+    if not folded:
+        return list(shown)
+    used, pending = sum(use.used for use in rest), sum(use.pending for use in rest)
+    quotas = [use.quota for use in rest if use.quota is not None]
+    whole = sum(quotas) if len(quotas) == len(rest) else None
+    return [*shown, SetUse(-1, OCCUPANCY["more"].format(count=folded), used, pending, whole, False)]
+
+
+def _shares(living: int, pending: int, whole: int | None) -> tuple[float, float]:
+    """Where two shares end in a bar of width 1; what is not nothing is seen. Without a whole the bar is half full."""
+    whole = 2 * (living + pending) if whole is None else whole
+    end = max(_LEAST, living / whole) if living else 0.0
+    return end, min(1.0, end + max(_LEAST, pending / whole)) if pending else end
+
+
+def first_data(machine: Machine, known: Sequence[int] = ()) -> Data:
+    """The PASIDs below 256 that are out, each a square with its number; those of ``known`` that are not keep a row that
+    is not drawn, so that a step changes few cells.
+    """
+    ids = machine.kernel.ioasid.ids
+    out = {number: record for number, record in ids.items() if number < _FIRST * _FIRST}
+    rows = [(number, out.get(number)) for number in sorted({*known, *out})]
     return {
-        "x": [number % _FIRST for number, _ in out],
-        "y": [-(number // _FIRST) for number, _ in out],
-        "number": [str(number) for number, _ in out],
-        "colour": [colour_of(machine, record.owner.name) for _, record in out],
-        "owner": [_owned(record.owner.name, record.spid) for _, record in out],
+        "x": [number % _FIRST if record else None for number, record in rows],
+        "y": [-(number // _FIRST) if record else None for number, record in rows],
+        "number": [str(number) if record else "" for number, record in rows],
+        "colour": [colour_of(machine, record.owner.name) if record else "#000000" for _, record in rows],
+        "owner": [f"{_owned(record.owner.name, record.spid)}, {record.state}" if record else "" for _, record in rows],
     }
+
+
+def dying_data(machine: Machine) -> Data:
+    """The squares of those that are free-pending: they get a dashed outline (hatching would cost 100 ms a click)."""
+    ids = machine.kernel.ioasid.ids.items()
+    dying = [number for number, record in ids if record.free_pending and number < _FIRST * _FIRST]
+    return {"x": [number % _FIRST for number in dying], "y": [-(number // _FIRST) for number in dying]}
 
 
 def _owned(owner: str, spid: int | None) -> str:
@@ -90,12 +137,14 @@ def space_data(machine: Machine) -> Data:
 
 
 class SpacePane:
-    """The chart. Colours of paper and ink follow the page through ``probe``."""
+    """The chart. Colours of paper and ink follow the page through ``probe``; ``picked`` gets an ID that was clicked."""
 
     name = "space"
 
-    def __init__(self, probe: ThemeProbe) -> None:
-        self._sources = {name: ColumnDataSource() for name in ("sets", "first", "space")}
+    def __init__(self, probe: ThemeProbe, picked: Callable[[int], None]) -> None:
+        self._picked = picked
+        self._known: set[int] = set()
+        self._sources = {name: ColumnDataSource() for name in ("sets", "first", "dying", "space")}
         self._plots = [self._sets(), self._first(), self._space()]
         for plot in self._plots:
             _calm(plot)
@@ -106,22 +155,35 @@ class SpacePane:
 
     def draw(self, machine: Machine) -> None:
         """Show the present step."""
-        data = {"sets": sets_data(machine), "first": first_data(machine), "space": space_data(machine)}
+        self._known.update(number for number in machine.kernel.ioasid.ids.keys() if number < _FIRST * _FIRST)
+        first = first_data(machine, sorted(self._known))
+        data = {"sets": sets_data(machine), "first": first, "space": space_data(machine), "dying": dying_data(machine)}
         with self.view.batch():
             for name, source in self._sources.items():
-                if dict(source.data) != data[name]:
-                    source.data = data[name]
+                _update(source, data[name])
 
     def forget(self) -> None:
-        """Nothing is reserved."""
+        """No row is kept."""
+        self._known.clear()
 
     # --- plots --------------------------------------------------------------------------------------------------------
 
     def _sets(self) -> Figure:
-        plot = _plot("sets", Range1d(start=0, end=1), Range1d(start=0.6 - _ROWS, end=1.0))
-        plot.hbar(y="y", right="share", height=0.28, color="colour", source=self._sources["sets"])
-        plot.segment(x0=0, x1=1, y0="y", y1="y", color="#8c959f", line_alpha=0.5, source=self._sources["sets"])
-        written = plot.text(x=0, y="y", text="label", y_offset=-9, text_font_size="12px", source=self._sources["sets"])
+        plot = _plot("sets", Range1d(start=-0.01, end=1.01), Range1d(start=0.6 - _ROWS, end=1.0))
+        source = self._sources["sets"]
+        plot.hbar(y="y", right=1, height=0.3, fill_color=None, line_color="#8c959f", line_dash="outline", source=source)
+        plot.hbar(y="y", right="living", height=0.3, color="colour", source=source)
+        plot.hbar(
+            y="y",
+            left="living",
+            right="taken",
+            height=0.3,
+            color="colour",
+            fill_alpha=0.35,
+            line_dash=_DASH,
+            source=source,
+        )
+        written = plot.text(x=0, y="y", text="label", y_offset=-9, text_font_size="12px", source=source)
         self._labels = written.glyph
         plot.yaxis.visible = plot.ygrid.visible = False
         plot.xaxis.ticker = FixedTicker(ticks=[0, 0.5, 1])
@@ -132,6 +194,11 @@ class SpacePane:
         plot = _plot("first", Range1d(start=-0.6, end=_FIRST - 0.4), Range1d(start=0.4 - _FIRST, end=0.6))
         source = self._sources["first"]
         squares = plot.rect(x="x", y="y", width=0.92, height=0.92, color="colour", source=source)
+        plot.rect(
+            x="x", y="y", width=0.78, height=0.78, fill_color=None, line_color="#000000", line_width=2, line_dash=_DASH,
+            source=self._sources["dying"],
+        )  # fmt: skip
+        plot.on_event(Tap, self._tapped)
         plot.text(
             x="x", y="y", text="number", text_align="center", text_baseline="middle", text_font_size="9px",
             text_color="#000000", source=source,
@@ -139,6 +206,15 @@ class SpacePane:
         plot.add_tools(HoverTool(renderers=[squares], tooltips=[("PASID", "@number"), (CHART["owner"], "@owner")]))
         _square_axes(plot, _FIRST, _FIRST)
         return plot
+
+    def _tapped(self, event: Event) -> None:
+        """A square was clicked: its ID is picked, if one is out there."""
+        if not isinstance(event, Tap) or event.x is None or event.y is None:
+            return
+        column, row = round(event.x), -round(event.y)
+        number = row * _FIRST + column
+        if 0 <= column < _FIRST and str(number) in self._sources["first"].data["number"]:
+            self._picked(number)
 
     def _space(self) -> Figure:
         plot = _plot("space", Range1d(start=-3, end=SIDE + 2), Range1d(start=-SIDE - 2, end=3))
@@ -163,6 +239,23 @@ class SpacePane:
                 for lines in plot.grid:
                     lines.grid_line_color = grid
             self._labels.text_color = ink
+
+
+def _update(source: ColumnDataSource, data: Data) -> None:
+    """Give a source its new data: cell by cell while it has as many rows, else all of it."""
+    old = dict(source.data)
+    if {len(column) for column in old.values()} != {
+        len(column) for column in data.values()
+    } or old.keys() != data.keys():
+        source.data = data
+        return
+    cells = {
+        name: [(at, value) for at, value in enumerate(column) if value != old[name][at]]
+        for name, column in data.items()
+    }
+    changed = {name: patches for name, patches in cells.items() if patches}
+    if changed:
+        source.patch(changed)
 
 
 def _plot(name: str, x_range: Range1d, y_range: Range1d) -> Figure:

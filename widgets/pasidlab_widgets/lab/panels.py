@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as w
 
+from pasidlab.timeline import HOST
 from pasidlab_widgets.lab import actions, choices
 from pasidlab_widgets.lab.controls import Button, Menu, number, text
 from pasidlab_widgets.lab.message import Message
@@ -146,6 +147,7 @@ class ProcessPanel(Panel):
             (
                 self._button("bind", lambda m: actions.bind(m, *self._choice()), "primary"),
                 self._button("unbind", lambda m: actions.unbind(m, *self._choice())),
+                self._button("free-early", lambda m: actions.free_early(m, self.menus["process"].value)),
             ),
             words,
             (
@@ -174,6 +176,7 @@ class ProcessPanel(Panel):
         for name in ("copy", "submit"):
             self.buttons[name].allow(unbound or ("" if self.fields["text"].value else WHY["no-text"]))
         self.buttons["kill"].allow("" if process else WHY["no-process"])
+        self.buttons["free-early"].allow(_not_to_free(machine, process))
 
 
 class MistakePanel(Panel):
@@ -194,6 +197,19 @@ class MistakePanel(Panel):
         words = description(machine, chosen)
         self._words.value = f'<div class="pl-hint">{escape(words)}</div>'
         self.buttons["mistake"].allow("" if stage_of(machine, chosen) else words)
+
+
+def _not_to_free(machine: Machine, process: str) -> str:
+    """Why a process cannot give its PASID back early."""
+    if not process:
+        return WHY["no-process"]
+    app = choices.app_of(machine, process)
+    if app.altitude == HOST:
+        return WHY["host-process"].format(process=app.name)
+    if app.pasid is None:
+        return WHY["no-pasid"].format(process=app.name)
+    owned = app.pasid in machine.vm(app.altitude).pasids
+    return "" if owned else WHY["freed"].format(process=app.name, pasid=app.pasid)
 
 
 def _suggest(field: w.Text, stem: str, taken: list[str], first: int) -> None:

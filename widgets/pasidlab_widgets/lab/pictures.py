@@ -72,9 +72,14 @@ class Stack:
         """The pane that can be seen."""
         return self.panes[self.widget.selected_index or 0]
 
-    def open(self, name: str) -> None:
-        """Bring the pane of this name to the front."""
-        self.widget.selected_index = [pane.name for pane in self.panes].index(name)
+    def open(self, name: str) -> bool:
+        """Bring the pane of this name to the front, also one that stands in another; whether there is one."""
+        for at, pane in enumerate(self.panes):
+            inner = getattr(pane, "inner", None)
+            if pane.name == name or (isinstance(inner, Stack) and inner.open(name)):
+                self.widget.selected_index = at
+                return True
+        return False
 
     def refresh(self, machine: Machine) -> None:
         """Draw what can be seen; the others are out of date from now on."""
@@ -95,20 +100,28 @@ class Stack:
 
 
 class GraphPane:
-    """A figure that a projection makes of the machine."""
+    """A figure that a projection makes of the machine. ``mark`` marks what is different from what was shown before."""
 
-    def __init__(self, name: str, project: Callable[[Machine, Room], Figure], height: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        project: Callable[[Machine, Room], Figure],
+        height: str,
+        mark: Callable[[Figure | None, Figure], Figure] = mark_figure,
+    ) -> None:
         self.name = name
         self.room = Room()
         self.view = GraphView(height=height)
         self.widget: w.Widget = self.view
         self._project = project
+        self._mark = mark
         self._before: Figure | None = None
 
     def draw(self, machine: Machine) -> None:
         """Show the present step; mark what is different from what was shown before."""
         figure = self._project(machine, self.room)
-        self.view.show(mark_figure(self._before, figure))
+        now = next((node.key for node in figure.nodes if node.state == "now" and node.present), "")
+        self.view.show(self._mark(self._before, figure), now)
         self._before = figure
 
     def forget(self) -> None:

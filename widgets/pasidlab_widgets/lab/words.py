@@ -38,7 +38,11 @@ PANES: Final = {
     "flow": "Flow of the operation",
     "entry": "PASID entry",
     "holders": "Who holds what",
-    "space": "20-bit space",
+    "ioasids": "IOASIDs",
+    "life": "Life cycle",
+    "keepers": "Who keeps it alive",
+    "chains": "Notifier chains",
+    "space": "Quotas",
     "lines": "Python lines",
 }
 
@@ -56,6 +60,7 @@ FIELDS: Final = {
     "text": "Text",
     "mistake": "Mistake",
     "table-device": "Device",
+    "ioasid": "IOASID",
 }
 
 BUTTONS: Final[dict[str, tuple[str, str]]] = {
@@ -70,6 +75,7 @@ BUTTONS: Final[dict[str, tuple[str, str]]] = {
     "spawn": ("Start process", "Start a program in the VM, or on the host itself."),
     "bind": ("Bind", "Open the device: its PASID entry will point to the process's page table."),
     "unbind": ("Unbind", "Close the device; the last unbind gives the PASID back."),
+    "free-early": ("Free early", "Let the guest give its PASID back although it is bound: who holds it lets go later."),
     "copy": ("Copy", "Let the device copy the text between two buffers of the process, and wait for it."),
     "submit": ("Submit only", "Submit the copy and do not wait: the work stays in the queue of the device."),
     "kill": ("Kill process", "End the process; what it was bound to is unbound."),
@@ -84,6 +90,9 @@ WHY: Final = {
     "nothing-to-open": "This VM has no device: assign an ADI or a PF to it first.",
     "bound": "{process} is bound to {device} already.",
     "not-bound": "{process} is not bound to {device}: bind it first.",
+    "host-process": "Only a guest gives PASIDs back by virtual command; {process} runs on the host.",
+    "no-pasid": "{process} has no PASID: bind it first.",
+    "freed": "{process} gave PASID {pasid} back already.",
     "no-text": "Write the text that is to be copied.",
     "no-work": "No work is waiting. 'Submit only' leaves some.",
     "newest": "This is the newest step.",
@@ -111,8 +120,9 @@ BANNER: Final = {
 }
 
 CHART: Final = {
-    "label": "Occupancy of the 20-bit PASID space",
-    "sets": "Used part of each set's quota",
+    "label": "Quotas, and occupancy of the 20-bit PASID space",
+    "sets": "Quotas (dashed: free-pending)",
+    "space-use": "all {total}: {promised} promised, {reserved} reserved",
     "first": "PASIDs 0 to 255, one by one",
     "space": "All 2^20 PASIDs, 64 in a cell",
     "owner": "owner",
@@ -128,6 +138,8 @@ EMPTY: Final = {
     "work": "No work is waiting.",
     "waiting": "Waiting: {labels}",
     "choose": "none yet",
+    "no-ioasid": "No IOASID is allocated yet: assign an ADI, or bind a process.",
+    "not-out": "not allocated",
 }
 
 MESSAGES: Final[dict[str, tuple[str, str]]] = {
@@ -162,6 +174,15 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "unbind": ("{process} is unbound from {device}", "{left}"),
     "unbind-guest": ("", "Its PASID {pasid} is back in the pool; KVM's entry and the host's PASID entry are gone."),
     "unbind-host": ("", "Its PASID {pasid} is back in the pool, and the PASID entry is gone."),
+    "free-early": (
+        "{process} gave guest PASID {guest} back before it unbound",
+        "IOASID {host} is free-pending, still held by {holders}. Run the waiting work, and see who lets go.",
+    ),
+    "freed": ("{process} gave guest PASID {guest} back", "Nobody else held IOASID {host}: it is back in the pool."),
+    "unbind-late": (
+        "",
+        "It had given PASID {pasid} back before; who still holds the number behind it lets go by itself.",
+    ),
     "unbind-kept": ("", "It keeps PASID {pasid}: another device still uses it."),
     "copy": (
         "Copied {count} bytes",

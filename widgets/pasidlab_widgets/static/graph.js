@@ -1,7 +1,7 @@
 // A graph: the drawing comes from Python once for each topology; afterwards only classes and texts change. When a new drawing comes, what both
 // have moves from its old place to its new one, what is new fades in, and what is gone fades out.
-// State: drawing {svg, width, height} | null, plan (DOT to lay out here, where Python has no `dot`), states {key: classes},
-// texts {key: [lines]}, hints {key: words}, selected (key), label, duration (ms), height (css length).
+// State: drawing {svg, width, height} | null, seats {key: "x y"} (tokens, which may have moved since), plan (DOT to lay out here, where Python has no `dot`), states {key: classes},
+// texts {key: [lines]}, hints {key: words}, selected (key), sight (key of the box to bring into sight), label, duration (ms), height (css length).
 
 const SVG = "http://www.w3.org/2000/svg";
 const LAYERS = ["frame", "edge", "node", "caption"];
@@ -148,6 +148,20 @@ class Stage {
     return old.g;
   }
 
+  // Tokens glide to their seats; the drawing stays.
+  seat(places, duration) {
+    const moved = [];
+    for (const [key, place] of Object.entries(places)) {
+      const g = this.items.get(`node ${key}`)?.g, now = `translate(${place})`;
+      const was = g && this.ending(g, "transform");
+      if (g && was !== now) moved.push([g, was, now]);
+    }
+    if (!moved.length) return;
+    this.finish();
+    for (const [g, was, now] of moved) this.motions.push([g, "transform", textTween(was, now), now]);
+    this.run(!reducedMotion() && !document.hidden ? duration : 0);
+  }
+
   run(duration) {
     if (!this.motions.length) return;
     if (!duration) { this.finish(); return; }
@@ -206,7 +220,12 @@ class Stage {
   crop(margin) {
     let low = 0;
     for (const item of this.items.values()) {
-      if (item.absent || (item.kind !== "node" && item.kind !== "frame")) continue;
+      if (item.absent || item.kind === "caption") continue;
+      if (item.kind === "edge") {
+        const ys = numbers(this.ending(item.g.querySelector("path.way"), "d")).filter((_, i) => i % 2);
+        low = Math.max(low, ...ys, +(item.g.querySelector("text")?.getAttribute("y") ?? 0) + 2);
+        continue;
+      }
       const box = item.g.querySelector(item.kind === "node" ? "rect.box" : "rect");
       const y = item.kind === "node" ? numbers(this.ending(item.g, "transform"))[1] : +this.ending(box, "y");
       low = Math.max(low, y + +this.ending(box, "height"));
@@ -226,6 +245,15 @@ class Stage {
       item.g.classList.toggle("is-selected", on);
       if (item.kind === "node") item.g.setAttribute("aria-pressed", on);
     }
+  }
+
+  // Scrolls within the picture's own room, never the page.
+  bringIntoSight(key, room) {
+    const item = this.items.get(`node ${key}`);
+    if (!item || item.absent) return;
+    const box = item.g.querySelector("rect.box").getBoundingClientRect(), view = room.getBoundingClientRect(), margin = 12;
+    const nudge = (low, high, from, to) => (high > to ? high - to + margin : low < from ? low - from - margin : 0);
+    room.scrollBy({ top: nudge(box.top, box.bottom, view.top, view.bottom), left: nudge(box.left, box.right, view.left, view.right) });
   }
 
   key(event, pick) {
@@ -291,9 +319,11 @@ export default {
       if (names.has("plan") && state.plan && state.plan !== asked) link.guard(layOut)(state.plan);
       if (!state.drawing) return;
       if (names.has("drawing")) stage.draw(state.drawing, state.duration);
+      if (names.has("drawing") || names.has("seats")) stage.seat(state.seats, names.has("drawing") ? 0 : state.duration);
       stage.say(state);
       stage.crop(state.drawing.margin);
       stage.select(state.selected);
+      if (names.has("sight")) stage.bringIntoSight(state.sight, box);
     };
     link = connect(model, el, draw);
     return () => { link.close(); stage.finish(); };

@@ -36,6 +36,10 @@ class Domain(Part, state=("default_pasid", "live")):
         """Let DMA at ``iova`` (a guest-physical page) reach a host frame."""
         self.table.map(iova, physical)
 
+    def unmap(self, iova: int) -> None:
+        """Undo :meth:`map`."""
+        self.table.unmap(iova)
+
     def destroy(self) -> None:
         """Free the second-level table; nothing may be attached any more."""
         self.table.destroy()

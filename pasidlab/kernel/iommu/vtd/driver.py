@@ -41,7 +41,7 @@ __all__ = ["PASID_MAX", "PASID_MIN", "PASID_RID2PASID", "VtdDriver"]
 PASID_RID2PASID: Final = 0
 """The PASID that stands for requests without one."""
 PASID_MIN: Final = 1
-PASID_MAX: Final = PASID_LIMIT - 1
+PASID_MAX: Final = PASID_LIMIT
 _SCALABLE: Final = 1
 _SUPPORT: Final = {"SRE": "SRS", "EAFE": "EAFS"}
 """Fields of a PASID entry that need a capability, and the capability."""
@@ -98,7 +98,7 @@ class VtdDriver(Actor):
             return
         if VCCAP_REG["PAS"].get((self._mmio.read(IOMMU_BASE + INTERFACE.vccap),)):
             allocator = VirtualCommandAllocator(platform)
-            self.core.allocators.register(allocator, len(self.core.ids))
+            self.core.register_allocator(allocator)
 
     # --- devices ----------------------------------------------------------------------------------------------------
 
@@ -144,9 +144,9 @@ class VtdDriver(Actor):
 
     def set_entry(self, rid: int, pasid: int, words: tuple[int, ...], meaning: str) -> None:
         """Write a PASID entry; in caching mode the unit is told, although the entry was not present before."""
-        event = self.emit(
-            Verb.WRITE_ENTRY, f"PASID {pasid} of {format_rid(rid)}", "not present", meaning, rid=rid, pasid=pasid
-        )
+        self.table_of(rid).address(pasid, build=True)
+        facts = {"rid": rid, "pasid": pasid, "refs": self.core.refs(pasid)}
+        event = self.emit(Verb.WRITE_ENTRY, f"PASID {pasid} of {format_rid(rid)}", "not present", meaning, **facts)
         with self.timeline.because(event):
             self.table_of(rid).write(pasid, words)
             if self.caching_mode:
@@ -164,6 +164,7 @@ class VtdDriver(Actor):
             "not present",
             rid=rid,
             pasid=pasid,
+            refs=self.core.refs(pasid),
         )
         with self.timeline.because(event):
             table.clear_present(pasid)
@@ -223,7 +224,7 @@ class VtdDriver(Actor):
         self.table_of(rid)
         if domain.default_pasid is None:
             try:
-                domain.default_pasid = self.core.alloc(host_set, PASID_MIN, PASID_MAX, f"aux-domain:{domain.name}")
+                domain.default_pasid = self.core.alloc(host_set, PASID_MIN, PASID_MAX - 1, f"aux-domain:{domain.name}")
             except IoasidRefused as refusal:
                 raise KernelError("ENODEV", f"no default PASID for {domain.name}: {refusal}") from None
         pasid = domain.default_pasid

@@ -7,12 +7,14 @@ leaves nothing behind.
 
 One binding record a PASID; only its first device takes the reference and notifies, only its last one undoes that.
 
-FREE of a bound PASID (a guest that forgot to unbind) is handled later, by queued work on the agenda: handlers are
-atomic and must not wait for hardware.
+FREE of a bound PASID (a guest that forgot to unbind) is handled later, by work on the core's ordered queue: handlers
+are atomic and must not wait for hardware. UNBIND is sent in process context: what its handlers queued (a mediated
+device drains its queue) has run before the reference is dropped, since afterwards the number may be somebody else's.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import KernelError
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from pasidlab.kernel.iommu.vtd.domain import Domain
     from pasidlab.kernel.iommu.vtd.driver import VtdDriver
     from pasidlab.kernel.mm import Mm
-    from pasidlab.timeline import Agenda, Timeline
+    from pasidlab.timeline import Timeline
 
 __all__ = ["Svm", "SvmBinding"]
 
@@ -49,12 +51,11 @@ class Svm(Actor):
 
     actor = "iommu"
 
-    def __init__(self, driver: VtdDriver, agenda: Agenda) -> None:
+    def __init__(self, driver: VtdDriver) -> None:
         super().__init__(driver.timeline, f"{driver.path}.svm", driver.altitude)
         self.driver = driver
         self.core = driver.core
-        self._agenda = agenda
-        self.core.register_notifier(self)
+        self.core.notifiers.register(self)
 
     # --- a process's own page table -----------------------------------------------------------------------------------
 
@@ -64,13 +65,13 @@ class Svm(Actor):
         if binding is not None and rid in binding.devices:
             raise KernelError("EBUSY", f"PASID {pasid} is already bound on {format_rid(rid)}")
         words = entries.first_level(mm.root, snoop=self.driver.snoop)
-        self.driver.set_entry(rid, pasid, words, "first-level: a process's page table")
+        meaning = "first-level: a process's page table"
         if binding is None:
-            binding = self._adopt(pasid, guest=False)
+            binding = self._first(rid, pasid, words, meaning, guest=False)
+        else:
+            self.driver.set_entry(rid, pasid, words, meaning)
         binding.devices[rid] = 1
-        self.emit(
-            Verb.BIND, f"PASID {pasid} on {format_rid(rid)}", rid=rid, pasid=pasid, refs=self.core.find(pasid).refs
-        )
+        self.emit(Verb.BIND, f"PASID {pasid} on {format_rid(rid)}", rid=rid, pasid=pasid, refs=self.core.refs(pasid))
 
     def unbind_mm(self, rid: int, pasid: int, *, fault_disable: bool = False) -> None:
         """Undo :meth:`bind_mm`. With ``fault_disable`` DMA that comes too late is blocked without a fault record."""
@@ -99,16 +100,24 @@ class Svm(Actor):
             return
         if not self.driver.nesting:
             raise KernelError("EINVAL", "the IOMMU must support nested translation")
-        words = entries.nested(data, domain, snoop=self.driver.snoop, lacks=self.driver.lacks)
-        self.driver.set_entry(rid, pasid, words, f"nested: guest table at {data.gpgd:#x} over memory of {domain.name}")
         if binding is None:
-            binding = self._adopt(pasid, guest=True)
-            binding.devices[rid] = 1
-            self._announce(binding, rid, data)
+            self._bind_first(rid, domain, data)
         else:
+            self.driver.set_entry(rid, pasid, *self._nested(domain, data))
             binding.devices[rid] = 1
-        refs = self.core.find(pasid).refs
+        refs = self.core.refs(pasid)
         self.emit(Verb.BIND, f"PASID {pasid} on {format_rid(rid)}", rid=rid, pasid=pasid, gpasid=data.gpasid, refs=refs)
+
+    def _nested(self, domain: Domain, data: GuestPasidBind) -> tuple[tuple[int, ...], str]:
+        """The words of a nested entry, and what they mean."""
+        words = entries.nested(data, domain, snoop=self.driver.snoop, lacks=self.driver.lacks)
+        return words, f"nested: guest table at {data.gpgd:#x} over memory of {domain.name}"
+
+    def _bind_first(self, rid: int, domain: Domain, data: GuestPasidBind) -> None:
+        """The first device of a PASID: entry, reference, and only then the SPID, which tells the others."""
+        binding = self._first(rid, data.hpasid, *self._nested(domain, data), guest=True)
+        binding.devices[rid] = 1
+        self._announce(binding, rid, data)
 
     def _check_guest_bind(self, rid: int, data: GuestPasidBind, the_set: IoasidSet) -> None:
         if data.format != FORMAT_VTD:
@@ -119,7 +128,10 @@ class Svm(Actor):
             raise KernelError("EINVAL", f"the host PASID must be between 1 and {PASID_LIMIT - 1}, not {data.hpasid}")
         if rid not in self.driver.tables:
             raise KernelError("EINVAL", f"the IOMMU must know the device, not {format_rid(rid)}")
-        self.core.find(data.hpasid, the_set)
+        self._look_up(data.hpasid, the_set)
+
+    def _look_up(self, pasid: int, the_set: IoasidSet) -> None:
+        self.core.living(pasid, the_set)
 
     def _announce(self, binding: SvmBinding, rid: int, data: GuestPasidBind) -> None:
         """Attach the SPID, which notifies BIND; if it is refused, take everything back."""
@@ -128,10 +140,17 @@ class Svm(Actor):
         try:
             self.core.attach_spid(data.hpasid, data.gpasid)
         except KernelError:
-            self.driver.clear_entry(rid, data.hpasid)
-            del binding.devices[rid]
-            self._forget(binding)
+            self._take_back(binding, rid)
             raise
+
+    def _take_back(self, binding: SvmBinding, rid: int) -> None:
+        """Undo what a first bind did before it failed: entry, SPID (if they are there), record, reference."""
+        if rid in binding.devices:
+            self.driver.clear_entry(rid, binding.pasid)
+            del binding.devices[rid]
+        if self.core.ids[binding.pasid].spid is not None:
+            self.core.detach_spid(binding.pasid)
+        self._forget(binding)
 
     def unbind_guest(self, rid: int, pasid: int, the_set: IoasidSet, *, entirely: bool = False) -> None:
         """Undo one :meth:`bind_guest`, or with ``entirely`` all of them: the domain leaves the device.
@@ -139,7 +158,7 @@ class Svm(Actor):
         Errors: ``-ENOENT``/``-EACCES`` as for bind. A PASID that is allocated but not bound on this device is no error
         and nothing happens (a late unbind after FREE finds it so).
         """
-        self.core.find(pasid, the_set)
+        self.core.living(pasid, the_set)
         binding = self._binding(pasid)
         if binding is None or rid not in binding.devices:
             return
@@ -166,26 +185,56 @@ class Svm(Actor):
             raise KernelError("EINVAL", f"PASID {pasid} is not bound on {format_rid(rid)}")
         return binding
 
-    def _adopt(self, pasid: int, *, guest: bool) -> SvmBinding:
-        """The first device binds: attach the record, take the driver's one reference."""
-        binding = SvmBinding(self.timeline, f"{self.path}.binding[{pasid}]", pasid, guest=guest)
-        self.core.attach_data(pasid, binding)
-        self.core.get(pasid, _HOLDER)
+    def _first(self, rid: int, pasid: int, words: tuple[int, ...], meaning: str, *, guest: bool) -> SvmBinding:
+        """The first device binds: attach the record, write the entry, take the driver's one reference."""
+        binding = self._attach(pasid, guest=guest)
+        with ExitStack() as undo:
+            undo.callback(self._detach, binding)
+            self.driver.set_entry(rid, pasid, words, meaning)
+            undo.callback(self.driver.clear_entry, rid, pasid)
+            self._hold(pasid)
+            undo.pop_all()
         return binding
+
+    def _attach(self, pasid: int, *, guest: bool) -> SvmBinding:
+        self.core.slab.alloc("struct intel_svm")
+        binding = SvmBinding(self.timeline, f"{self.path}.binding[{pasid}]", pasid, guest=guest)
+        try:
+            self.core.attach_data(pasid, binding)
+        except KernelError:
+            binding.retire()
+            raise
+        return binding
+
+    def _detach(self, binding: SvmBinding) -> None:
+        self.core.detach_data(binding.pasid)
+        binding.retire()
+
+    def _hold(self, pasid: int) -> None:
+        self.core.get(pasid, _HOLDER)
+
+    def _let_go(self, pasid: int) -> None:
+        self.core.put(pasid, _HOLDER)
 
     def _release_device(self, binding: SvmBinding, rid: int) -> None:
         del binding.devices[rid]
-        self.emit(Verb.UNBIND, f"PASID {binding.pasid} on {format_rid(rid)}", rid=rid, pasid=binding.pasid)
+        pasid = binding.pasid
+        refs = self.core.refs(pasid)
+        self.emit(Verb.UNBIND, f"PASID {pasid} on {format_rid(rid)}", rid=rid, pasid=pasid, refs=refs)
         if not len(binding.devices):
+            self._end(binding)
+
+    def _end(self, binding: SvmBinding) -> None:
+        """SPID, data, reference: in this order, since the last put may end the set and with it the chain."""
+        if self.core.ids[binding.pasid].spid is not None:
             self.core.detach_spid(binding.pasid)
-            self._forget(binding)
+        if not self.core.work.running:
+            self.core.work.flush()
+        self._forget(binding)
 
     def _forget(self, binding: SvmBinding) -> None:
-        """SPID, data, reference: in this order, since the last put may end the set and with it the chain."""
-        pasid = binding.pasid
-        self.core.detach_data(pasid)
-        binding.retire()
-        self.core.put(pasid, _HOLDER)
+        self._detach(binding)
+        self._let_go(binding.pasid)
 
     # --- FREE before unbind -------------------------------------------------------------------------------------------
 
@@ -203,24 +252,22 @@ class Svm(Actor):
         """FREE of a bound PASID: queue the clean-up (this is atomic context)."""
         if event is not IoasidEvent.FREE or self._binding(payload.ioasid) is None:
             return False
-        self.emit(Verb.QUEUE_WORK, f"clean up PASID {payload.ioasid}", ioasid=payload.ioasid)
-        self._agenda.enable(self, str(payload.ioasid), f"IOMMU driver cleans up PASID {payload.ioasid}")
+        refs = self.core.refs(payload.ioasid)
+        self.emit(Verb.QUEUE_WORK, f"clean up PASID {payload.ioasid}", ioasid=payload.ioasid, refs=refs)
+        self.core.work.queue(self, str(payload.ioasid), f"IOMMU driver: clean up PASID {payload.ioasid}")
         return True
 
-    def flush(self, the_set: IoasidSet) -> None:
-        """Do the queued clean-up of a set's PASIDs now: the domain that their entries point to is about to go."""
-        for action in self._agenda.actions(self):
-            if int(action.what) in the_set.ids:
-                self._agenda.run(action.number)
-
-    def run_enabled(self, what: str) -> None:
+    def run_work(self, what: str) -> None:
         """The queued clean-up: tear every device's entry down in silence, then let go."""
         pasid = int(what)
         binding = self._binding(pasid)
-        event = self.emit(Verb.RUN_WORK, f"clean up PASID {pasid}", ioasid=pasid)
+        event = self.emit(Verb.RUN_WORK, f"clean up PASID {pasid}", ioasid=pasid, refs=self.core.refs(pasid))
         with self.timeline.because(event):
             if binding is None:
                 return
             for rid in binding.devices.keys():
-                self.driver.clear_entry(rid, pasid, fault_disable=True)
+                try:
+                    self.driver.clear_entry(rid, pasid, fault_disable=True)
+                except KernelError as error:
+                    self.emit(Verb.REFUSE, f"clean-up of PASID {pasid}: {error.reason}", after=f"-{error.name}")
                 self._release_device(binding, rid)

@@ -44,10 +44,10 @@ class Bench:
         self.agenda = Agenda(self.time)
         platform = Platform(self.time, self.agenda, "host", self.memory, SIZE, self.mmio, Cpu(self.time, "cpu0"))
         self.pages = PageAllocator(self.time, "pages", self.memory, SIZE)
-        self.core = IoasidCore(self.time, "host.ioasid", "host")
+        self.core = IoasidCore(self.time, "host.ioasid", "host", self.agenda)
         self.driver = VtdDriver(platform, self.pages, self.core)
-        self.svm = Svm(self.driver, self.agenda)
-        self.host_set = self.core.set_alloc("host", None, 100)
+        self.svm = Svm(self.driver)
+        self.host_set = self.core.sets.alloc("host", None, 100)
         self.driver.add_device(RID)
 
     def watch(self, pasid, rid=RID):
@@ -61,7 +61,7 @@ class Bench:
 
     def vm(self, name="vm1", quota=8):
         """A set and a domain, as VFIO makes them."""
-        return self.core.set_alloc(name, Part(self.time, f"mm-{name}"), quota), self.driver.domain_alloc(name)
+        return self.core.sets.alloc(name, Part(self.time, f"mm-{name}"), quota), self.driver.domain_alloc(name)
 
     def refused(self, call, *args, **kwargs):
         """The error of a call that must be refused."""

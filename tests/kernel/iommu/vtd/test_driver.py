@@ -214,7 +214,7 @@ def test_an_auxiliary_domain_has_one_default_pasid_for_all_its_devices(bench):
 def test_without_a_pasid_for_it_an_auxiliary_attach_is_enodev(bench):
     """The host's set is used up."""
     _, domain = bench.vm()
-    small = bench.core.set_alloc("small", None, 1)
+    small = bench.core.sets.alloc("small", None, 1)
     bench.core.alloc(small, 1, 100, "x")
     before = bench.time.digest()
     assert bench.refused(bench.driver.attach_aux, domain, RID, small).name == "ENODEV"

@@ -4,6 +4,7 @@ import pytest
 
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
+from pasidlab.kernel.ioasid.notifier import IoasidEvent, Priority
 from pasidlab.kernel.iommu.uapi import VTD_FLAGS, GuestPasidBind
 from pasidlab.timeline import Verb
 from tests.kernel.iommu.vtd.conftest import RID
@@ -14,9 +15,11 @@ OTHER = 0x6A10
 class Guest:
     """A VM's side: its set, its domain, one allocated PASID."""
 
-    def __init__(self, bench, name="vm1"):
+    def __init__(self, bench, name="vm1", listener=None):
         self.bench = bench
         self.set, self.domain = bench.vm(name)
+        if listener is not None:
+            bench.core.notifiers.register(listener, self.set)
         self.pasid = bench.core.alloc(self.set, 1, 1000, "vfio")
 
     def bind(self, rid=RID, the_set=None, **change):
@@ -247,13 +250,45 @@ def test_free_of_an_unbound_pasid_needs_no_clean_up(bench, guest):
     assert bench.agenda.actions() == []
 
 
-def test_flushing_does_the_queued_clean_up_of_one_set_now(bench, guest):
-    """Before a domain goes; other sets' work goes on waiting."""
+def test_clean_up_runs_in_the_order_in_which_it_was_queued(bench, guest):
+    """One ordered queue for all sets: only the oldest item is an enabled action."""
     stranger = Guest(bench, "vm2")
     guest.bind()
     stranger.bind()
-    for one in (guest, stranger):
+    for one in (stranger, guest):
         bench.core.free(one.set, one.pasid)
-    bench.svm.flush(guest.set)
-    assert guest.set.count == 0
     assert [action.what for action in bench.agenda.actions()] == [str(stranger.pasid)]
+    bench.agenda.run(bench.agenda.actions()[0].number)
+    assert (stranger.set.count, guest.set.count) == (0, 1)
+    assert [action.what for action in bench.agenda.actions()] == [str(guest.pasid)]
+
+
+class Late:
+    """A subscriber that queues work when it is told UNBIND."""
+
+    path = notifier_name = "late"
+    notifier_priority = Priority.DEVICE
+
+    def __init__(self, core):
+        self.core = core
+        self.found = []
+
+    def ioasid_notified(self, event, payload):
+        """Queue work for UNBIND."""
+        if event is IoasidEvent.UNBIND:
+            self.core.work.queue(self, str(payload.ioasid), "late work")
+        return True
+
+    def run_work(self, what):
+        """Note who holds the PASID at this moment."""
+        self.found.append(self.core.ids[int(what)].holders)
+
+
+def test_what_unbind_queued_has_run_before_the_reference_is_dropped(bench):
+    """A drain that a handler queued must not find the number in other hands: who unbinds waits for it."""
+    late = Late(bench.core)
+    guest = Guest(bench, listener=late)
+    guest.bind()
+    guest.unbind()
+    assert late.found == [("vfio", "iommu")]
+    assert bench.core.work.waiting() == []
