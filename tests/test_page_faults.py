@@ -74,6 +74,6 @@ def test_no_refused_page_leaks_anything(name, whose, queue, record_property):
 
 
 def test_the_sweep_finds_the_pages_of_a_bind():
-    """KVM needs a table for the first PASID of a guest; a new device needs tables of its own: the sweep is not empty."""
+    """KVM needs a table for a guest's first PASID, a new device tables of its own: the sweep is not empty."""
     assert sweep("shared", "bind in a guest", "host") == 1
     assert sweep("shared", "plug a device", "host") > 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from pasidlab import Machine
@@ -123,7 +125,7 @@ def test_the_last_step_leaves_no_reference(name: str, ioasid: int, table: list[t
     machine, steps = told(name, ioasid)
     counts = [refs for _, _, refs in steps]
     assert (counts[0], counts[-1]) == (1, 0)
-    assert all(abs(one - other) <= 1 for one, other in zip(counts, counts[1:], strict=False))
+    assert all(abs(one - other) <= 1 for one, other in pairwise(counts))
     assert machine.kernel.ioasid.refs(ioasid) == 0
 
 
