@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["keepers"]
 
 _HOLDERS: Final = 24
-_WIDE: Final = 30
+_WIDE: Final = 28
 _WORK: Final = 29
 _ID: Final = 18
 _STATES: Final = {"active": "live", "free-pending": "pending"}
@@ -124,7 +124,7 @@ class _Parts:
         self.nodes.append(Node(f"holder:{name}", lines, words.kind, state=state, word=word or " ", columns=_WIDE))
         label = KEEPERS["refs"].format(count=count, s="" if count == 1 else "s")
         self.edges.append(
-            Edge(f"holder:{name}>{self.key}", f"holder:{name}", self.key, state=state, label=label, columns=12)
+            Edge(f"holder:{name}>{self.key}", f"holder:{name}", self.key, state=state, label=label, columns=11)
         )
 
     def _waits(self, name: str, works: list[Work], now: Delivery | None) -> str:

@@ -30,7 +30,7 @@ __all__ = ["Move", "life_cycle", "move_now", "state_of"]
 _SEATS: Final = 12
 _OWN: Final = _SEATS - 2
 _GUEST_SEAT, _MORE_SEAT = _SEATS - 2, _SEATS - 1
-_WIDE: Final = 23
+_WIDE: Final = 22
 _STATES: Final = {State.FREE: "off", State.IDLE: "idle", State.ACTIVE: "live", State.FREE_PENDING: "pending"}
 
 
@@ -161,5 +161,6 @@ def _arrows(move: Move | None) -> tuple[Edge, ...]:
         key = f"{before.value}>{after.value}"
         tail, head = f"state:{before.value}", f"state:{after.value}"
         back = order.index(after) < order.index(before)
-        arrows.append(Edge(key, tail, head, state=state, label=label, columns=7, loose=back))
+        columns = 9 if tail == head else 6
+        arrows.append(Edge(key, tail, head, state=state, label=label, columns=columns, loose=back))
     return tuple(arrows)

@@ -127,7 +127,7 @@ HOLDERS: Final[dict[str, HolderWords]] = {
     "dev-ioasid": HolderWords("allocator", "/dev/ioasid, for {owner}", "when the file frees the number"),
     "sva": HolderWords("allocator", "SVA of {owner}: {process}", "when the process unbinds or exits"),
     "aux-domain": HolderWords("aux", "default PASID of {part}", "when the last interface is detached"),
-    "iommu": HolderWords("binding", "entry on {devices}", "when the last device is unbound"),
+    "iommu": HolderWords("binding", "entry on {devices}", "when the last device unbinds"),
     "kvm": HolderWords("kvm-entry", "guest {guest} → host {host}", "at UNBIND or FREE"),
     "vdcm": HolderWords("programming", "programmed into wq{queue} of {device}", "when the queue is stopped"),
     "": HolderWords("holder", "a reference by name", "when it says so"),
@@ -167,7 +167,7 @@ MEANINGS: Final = {
 LIFE: Final = {
     "title": "The life of an IOASID: {out} out",
     "note": "A token is an ID. Arrows are the moves that are allowed; the thick one is the move of this step.",
-    "count": "{count} in the pool",
+    "count": "{count} left",
     "more": "+{count}",
     "more-hint": "{count} more IDs",
     "token": "IOASID {ioasid} of {owner}, {refs}",

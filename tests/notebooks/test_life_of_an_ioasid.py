@@ -173,10 +173,12 @@ def test_what_the_text_says_comes_out(capsys: pytest.CaptureFixture[str]) -> Non
         ALLOC of IOASID | -EBUSY | done: 1 | deadlock ioasid_free | -EDEADLK | patient listener: free
         free-pending, held by iommu, vdcm | VDCM: stop the queue | IOMMU driver
         answer: None | held by iommu, vdcm | -ENOSPC: vm3 has used its quota of 1
-        -ENOSPC: every number in the range is out | -ENOENT | done: None | the number was 7 done: 7 done: None | idle, held by vfio
-        global-chain-first breaks | kvm-ignores-free breaks | dying-spid-reference breaks 4 | invariants hold
+        -ENOSPC: every number in the range is out | -ENOENT | done: None | the number was 7 done: 7 done: None
+        idle, held by vfio | global-chain-first breaks | kvm-ignores-free breaks
+        dying-spid-reference breaks 4 | invariants hold
         fixed, vfio vm1: 9 of 10: -ENOSPC | does not run: -ENOSPC | rlimit, vfio vm1: 9 of 10: -ENOSPC
-        neighbour: 5 of 9 | cgroup, vfio vm1: 10 of 10 | neighbour: 4 of 9 | dev-ioasid vm1: 9 of 10: -EINVAL | does not run: -ENOSPC
+        neighbour: 5 of 9 | cgroup, vfio vm1: 10 of 10 | neighbour: 4 of 9 | dev-ioasid vm1: 9 of 10: -EINVAL
+        does not run: -ENOSPC
     """
     at = 0
     for words in (words.strip() for line in said.split("\n") for words in line.split("|") if words.strip()):

@@ -32,7 +32,7 @@ def test_every_id_stands_on_its_state() -> None:
     }
     assert stand["ioasid:3"] == "state:free-pending"
     assert figure.node("state:idle").word == "2 IDs"
-    assert figure.node("state:free").word == f"{(1 << 20) - 4} in the pool"
+    assert figure.node("state:free").word == f"{(1 << 20) - 4} left"
 
 
 def test_every_move_of_a_history_is_allowed_and_leads_to_where_the_id_stands() -> None:
