@@ -287,8 +287,7 @@ class Machine(Handle):
     @property
     def natives(self) -> list[Process]:
         """The host's processes that are not hypervisors, oldest first."""
-        hypervisors = {vmm.process.pid for vmm in self.vmms.values()}
-        return [process for process in self.kernel.processes.values() if process.pid not in hypervisors]
+        return [process for process in self.kernel.processes.values() if not process.name.startswith(_HYPERVISOR)]
 
     # --- looking and poking -------------------------------------------------------------------------------------------
 

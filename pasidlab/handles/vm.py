@@ -11,7 +11,7 @@ from pasidlab.handles.device import AssignedDevice
 from pasidlab.handles.handle import Handle, transaction, verb
 from pasidlab.handles.quota import number, prlimit
 from pasidlab.hardware.pcie import PASID_LIMIT
-from pasidlab.kernel.ioasid.quota.cgroup import cgroups_of
+from pasidlab.kernel.ioasid.quota.cgroup import CgroupQuota, cgroups_of
 from pasidlab.kernel.ioasid.quota.group import ROOT
 from pasidlab.kernel.ioasid.record import INVALID_IOASID
 from pasidlab.kernel.iommu.vtd.vcmd import INTERFACE
@@ -77,9 +77,17 @@ class VirtualMachine(Handle):
     @property
     def quota(self) -> int | None:
         """How many PASIDs it may have by the policy of this machine: the set's quota, its soft limit, or the max of its
-        group; ``None`` in the root group.
+        group; ``None`` in the root group, and once its set has ended.
         """
-        return self.machine.kernel.ioasid.policy.limit(self.vmm.container.set)
+        the_set = self.vmm.container.set
+        return None if the_set.retired else self.machine.kernel.ioasid.policy.limit(the_set)
+
+    @property
+    def used(self) -> int:
+        """How many PASIDs count against :attr:`quota`: its own, or those of all that share its group."""
+        policy = self.machine.kernel.ioasid.policy
+        group = policy.set_group(self.vmm.container.set) if isinstance(policy, CgroupQuota) else None
+        return self.vmm.container.set.count if group is None else group.current
 
     @property
     def group(self) -> Cgroup:
@@ -124,13 +132,16 @@ class VirtualMachine(Handle):
         for bound in (minimum, maximum):
             if not 0 <= number(bound, "a bound of the range") <= INVALID_IOASID:
                 raise KernelError("EINVAL", f"a bound of the range must have 32 bits, not {bound:#x}")
+        if caller is not None and (type(caller) is not App or caller.machine is not self.machine):
+            raise KernelError("EINVAL", f"the caller must be a process of this machine, not {caller!r}")
         if caller is not None and caller.altitude != HOST:
             raise KernelError("EINVAL", f"the caller must be a process of the host, {caller.name} runs in a guest")
         return self.vmm.pasid_source.pasid_alloc(minimum, maximum, None if caller is None else caller.process.mm)
 
     @verb
     def return_pasid(self, host_pasid: int) -> None:
-        """Let the hypervisor free a host PASID; one that it does not have is left alone."""
+        """Let the hypervisor free a host PASID; one that it does not have is left alone. ``-EINVAL`` not a number."""
+        number(host_pasid, "a PASID")
         self.vmm.pasid_source.pasid_free(host_pasid, host_pasid)
 
     @verb
@@ -165,7 +176,7 @@ class VirtualMachine(Handle):
 
         Errors: ``-EINVAL`` the hypervisor answers "invalid PASID": the VM does not own it.
         """
-        if not 0 <= pasid < PASID_LIMIT:
+        if not 0 <= number(pasid, "a PASID") < PASID_LIMIT:
             raise KernelError("EINVAL", f"a PASID must be between 0 and {PASID_LIMIT - 1}, not {pasid}")
         self.kernel.ioasid.allocators.active.free(pasid)
         answer = (self.kernel.platform.mmio.read(IOMMU_BASE + INTERFACE.vcrsp),)

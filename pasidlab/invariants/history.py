@@ -1,4 +1,4 @@
-"""Invariants 2, 4, 9 and 12: what the event stream of the host's IOASID core must look like.
+"""Invariants 2, 4, 5, 9 and 12: what the event stream of the host's IOASID core must look like.
 
 The stream only grows, so what it has shown so far is remembered: a check after each step reads what is new since the
 last one. Going back in time, or taking another turn there, starts the reading afresh.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pasidlab.machine import Machine
     from pasidlab.timeline import Timeline
 
-__all__ = ["atomic_handlers", "event_order", "no_new_reference", "single_owner"]
+__all__ = ["atomic_handlers", "event_order", "may_exceed", "no_new_reference", "overcharged", "single_owner"]
 
 _LOCKING: Final = frozenset(
     {
@@ -43,10 +43,13 @@ class History:
     def _start(self) -> None:
         self._read = 0
         self._last: Event | None = None
-        self.found: dict[int, list[str]] = {2: [], 4: [], 9: [], 12: []}
+        self.found: dict[int, list[str]] = {2: [], 4: [], 5: [], 9: [], 12: []}
+        self.exceeding: set[str] = set()
         self._out: set[object] = set()
         self._dying: set[object] = set()
         self._told: dict[object, list[object]] = {}
+        self._bound: set[object] = set()
+        self._freed: set[object] = set()
         self._inside: set[int] = set()
 
     def catch_up(self, timeline: Timeline) -> History:
@@ -78,6 +81,8 @@ class History:
                 self.found[2].append(f"PASID {number} was handed out twice (event {event.number})")
             self._out.add(number)
             self._told[number] = []
+            self._bound.discard(number)
+            self._freed.discard(number)
         elif event.verb is Verb.FREE:
             self._dying.add(number)
         elif event.verb is Verb.RECLAIM:
@@ -87,24 +92,69 @@ class History:
             holder = event.fact("holder")
             self.found[4].append(f"{holder} took a reference on dying PASID {number} (event {event.number})")
         elif event.verb is Verb.NOTIFY:
-            self._hear(number, event.fact("event"))
+            self._hear(number, str(event.fact("event")))
+        else:
+            self._count(event)
 
-    def _hear(self, number: object, told: object) -> None:
+    def _count(self, event: Event) -> None:
+        """No charge takes anybody over the limit of its moment; a move or a smaller limit makes a group exceed for a
+        while.
+        """
+        group, limit, used = str(event.fact("group")), event.fact("limit"), event.after
+        if event.verb is Verb.CHARGE and _above(used, limit):
+            words = f"a charge took {event.subject} to {used}, over its limit of {limit}"
+            self.found[5].append(f"{words} (event {event.number})")
+        elif event.verb is Verb.UNCHARGE and not _above(used, limit):
+            self.exceeding.discard(group)
+        elif event.verb is Verb.MIGRATE and event.fact("count"):
+            names = group.split("/")
+            self.exceeding |= {"/".join(names[:depth]) for depth in range(1, len(names) + 1)}
+        elif event.verb is Verb.ADJUST and _above(event.fact("used"), event.after):
+            self.exceeding.add(group)
+        elif event.verb in (Verb.ADJUST, Verb.CLOSE):
+            self.exceeding.discard(group)
+
+    def _hear(self, number: object, told: str) -> None:
         before = self._told.setdefault(number, [])
-        bound = before.count("BIND") > before.count("UNBIND")
-        freed = "FREE" in before
+        bound, freed = number in self._bound, number in self._freed
         wrong = {"ALLOC": bool(before), "BIND": bound or freed, "UNBIND": not bound, "FREE": freed}
-        if wrong.get(str(told), True):
-            heard = ", ".join(map(str, before)) or "nothing"
+        if wrong.get(told, True):
+            heard = ", ".join(map(str, before[-4:])) or "nothing"
             self.found[9].append(f"subscribers of PASID {number} were told {told} after {heard}")
         before.append(told)
+        if told == "FREE":
+            self._freed.add(number)
+        elif told == "BIND":
+            self._bound.add(number)
+        elif told == "UNBIND":
+            self._bound.discard(number)
+
+
+def _above(used: object, limit: object) -> bool:
+    return isinstance(used, int) and isinstance(limit, int) and used > limit
 
 
 _HISTORIES: Final[WeakKeyDictionary[Machine, History]] = WeakKeyDictionary()
 
 
+def _history(machine: Machine) -> History:
+    return _HISTORIES.setdefault(machine, History()).catch_up(machine.timeline)
+
+
 def _found(machine: Machine, rule: int) -> list[str]:
-    return _HISTORIES.setdefault(machine, History()).catch_up(machine.timeline).found[rule]
+    return _history(machine).found[rule]
+
+
+def overcharged(machine: Machine) -> Iterator[str]:
+    """5: charges that went beyond the limit of their moment."""
+    yield from _found(machine, 5)
+
+
+def may_exceed(machine: Machine, group: str) -> bool:
+    """5: whether a control group may be above its max: somebody with PASIDs was moved into it or below it, or its max
+    was made smaller, and it has not been back below since.
+    """
+    return group in _history(machine).exceeding
 
 
 def single_owner(machine: Machine) -> Iterator[str]:

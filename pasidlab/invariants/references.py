@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pasidlab.invariants.history import may_exceed, overcharged
 from pasidlab.invariants.ownership import entries
 from pasidlab.kernel.ioasid.quota.cgroup import CgroupQuota
 from pasidlab.kernel.ioasid.quota.rlimit import RlimitQuota
-from pasidlab.timeline import Verb
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
@@ -93,7 +93,7 @@ def _limits(machine: Machine, policy: RlimitQuota) -> Iterator[str]:
         paid = sum(record.payer is account.mm for record in core.ids.values())
         if account.used != paid:
             yield f"{account.name} is charged for {account.used} PASIDs, but pays for {paid}"
-    yield from _overcharged(machine)
+    yield from overcharged(machine)
 
 
 def _groups(machine: Machine, policy: CgroupQuota) -> Iterator[str]:
@@ -105,31 +105,11 @@ def _groups(machine: Machine, policy: CgroupQuota) -> Iterator[str]:
     for group in policy.groups.values():
         if group.current != charged[group.name]:
             yield f"group {group.name} is charged for {group.current} PASIDs, its members have {charged[group.name]}"
-        if group.current > group.max and not _made_to_exceed(machine, group.name):
+        if group.current > group.max and not may_exceed(machine, group.name):
             yield f"group {group.name} has {group.current} PASIDs, more than its max of {group.max}"
     if policy.drawn > policy.root_count():
         yield f"the root has drawn {policy.drawn} of the capacity for {policy.root_count()} PASIDs"
-    yield from _overcharged(machine)
-
-
-def _overcharged(machine: Machine) -> Iterator[str]:
-    """No charge ever took anybody over the limit of that moment."""
-    for event in machine.timeline.events:
-        if event.verb is Verb.CHARGE:
-            limit, charged = event.fact("limit"), event.after
-            if isinstance(limit, int) and isinstance(charged, int) and charged > limit:
-                yield f"a charge took {event.subject} to {charged}, over its limit of {limit} (event {event.number})"
-
-
-def _made_to_exceed(machine: Machine, name: str) -> bool:
-    """Whether somebody with PASIDs was moved into a group (or below it), or its max was made smaller: no other way."""
-    for event in machine.timeline.events:
-        group = event.fact("group")
-        if event.verb is Verb.MIGRATE and event.fact("count") and f"{group}/".startswith(f"{name}/"):
-            return True
-        if event.verb is Verb.ADJUST and group == name and event.fact("shrinks"):
-            return True
-    return False
+    yield from overcharged(machine)
 
 
 def unique_spids(machine: Machine) -> Iterator[str]:

@@ -59,6 +59,7 @@ class Bitmap(Table[int, bool]):
 
     def find(self, minimum: int, maximum: int) -> int | None:
         """The lowest free number in ``[minimum, maximum]``, or ``None``."""
+        minimum = max(minimum, 0)
         free = self._words.get(minimum >> _SHIFT, _ALL) >> (minimum & _MASK)
         number = minimum + _lowest(free) if free else self._find_beyond(minimum >> _SHIFT)
         return number if number <= maximum and number < self.limit else None

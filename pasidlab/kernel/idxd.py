@@ -54,6 +54,8 @@ class WorkQueue(Part, state=("kind",)):
         return "dedicated" if self.dedicated else "shared"
 
     def __repr__(self) -> str:
+        if self.retired:
+            return f"<wq{self.index} {self.mode}, gone>"
         return f"<wq{self.index} {self.mode} {self.kind}, {len(self.clients)} clients>"
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["HOST_QUOTA", "Kernel"]
 
 HOST_QUOTA: Final = 32768
-"""Quota of a kernel's own set (native SVA): PID_MAX_DEFAULT, as in the v3 series."""
+"""Quota of a kernel's own set (native SVA): PID_MAX_DEFAULT, as in the v3 series (UNVERIFIED: its value)."""
 
 
 class Kernel(Actor):
@@ -104,10 +104,10 @@ class Kernel(Actor):
         """A device appeared: give it PASID tables and its driver."""
         device = Idxd(self.platform, self.sva, name, rid, bar0, bar2)
         queues = f"{device.queue_count} work queue{'s' if device.queue_count != 1 else ''}"
+        self.accelerators[name] = device
         event = self.emit(Verb.PLUG, f"device {name}", after=queues, rid=rid)
         with self.timeline.because(event):
             self.iommu.add_device(rid)
-            self.accelerators[name] = device
             device.start()
         return device
 

@@ -23,17 +23,21 @@ PROMISE: Final = 5
 _TENANT: Final = "tenant"
 _SPARE: Final = "spare"
 _MEMORY: Final = 1 << 20
+_SMALLER: Final = "a smaller limit for greedy"
+_LARGER: Final = "a larger one"
 
 
 def leave_room(m: Machine, count: int) -> None:
     """Reserve all but ``count`` PASIDs, so that VMs have to share few."""
     surplus = m.kernel.ioasid.capacity.available - count
+    if not surplus:
+        return
     with m.timeline.operation(f"m.kernel.ioasid.capacity.reserve({surplus})"):
         m.kernel.ioasid.capacity.reserve(surplus)
 
 
 def compare_administrators() -> list[Administration]:
-    """The script under every combination; a machine each. A tenth of a second.
+    """The script under every combination; a machine each.
 
     >>> from pasidlab.views.administrators import administrators
     >>> len(compare_administrators())
@@ -54,7 +58,8 @@ def administer(policy: str, api: str) -> Administration:
     asked = tuple(_asking(m))
     idle = ROOM - len(core.ids)
     grown = (2 * PROMISE if policy == "cgroup" else PROMISE) + 2
-    smaller, larger = (_try(f"a quota of {limit} for greedy", partial(_limit, m, limit)) for limit in (2, grown))
+    smaller = _try(_SMALLER, partial(_limit, m, _SMALLER, 2))
+    larger = _try(_LARGER, partial(_limit, m, _LARGER, grown))
     move = _try("a move of greedy", partial(_move, m))
     _everybody_goes(m)
     missing = ROOM - core.capacity.available
@@ -86,12 +91,12 @@ def _ask(m: Machine, name: str, wanted: int) -> Asked:
     return Asked(name, wanted, wanted)
 
 
-def _limit(m: Machine, limit: int) -> Tried:
-    """Another quota for greedy (or its group), and what it gets when it asks for two more."""
+def _limit(m: Machine, what: str, limit: int) -> Tried:
+    """Another quota for greedy, or for its group, and what it gets when it asks for two more."""
     greedy = m.vm("greedy")
     greedy.set_quota(limit)
     used = m.cgroup(_TENANT).current if m.quota_policy == "cgroup" else greedy.vmm.container.set.count
-    return Tried(f"a quota of {limit} for greedy", words=f"{used} used of {limit}", then=_ask(m, "greedy", 2))
+    return Tried(what, words=f"{used} used of {limit}", then=_ask(m, "greedy", 2))
 
 
 def _move(m: Machine) -> Tried:

@@ -179,17 +179,21 @@ class Timeline:
     def _tell(self, event: Event) -> None:
         """Show an event to the observers. One that fails or changes something is detached, and the log says so."""
         position, self._telling = self.journal.position, True
-        for observer in tuple(self._observers):
-            try:
-                observer(event)
-                if self.journal.position != position:
-                    raise RuntimeError("an observer must not change the modelled world")
-            except Exception:
-                self.journal.seek(position)
-                self.journal.forget_future()
-                self._detach(observer)
-                _LOG.exception("observer %r failed at event %d and is detached", observer, event.number)
-        self._telling = False
+        try:
+            for observer in tuple(self._observers):
+                try:
+                    observer(event)
+                    if self.journal.position != position:
+                        raise RuntimeError("an observer must not change the modelled world")
+                except Exception:
+                    self._detach(observer)
+                    _LOG.exception("observer %r failed at event %d and is detached", observer, event.number)
+                finally:
+                    if self.journal.position != position:
+                        self.journal.seek(position)
+                        self.journal.forget_future()
+        finally:
+            self._telling = False
 
     def _refuse_observers(self) -> None:
         if self._telling:

@@ -17,7 +17,7 @@ from pasidlab.views.table import Column, Line, Table
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
 
-__all__ = ["LESSONS", "Administration", "Asked", "Tried", "administrators", "allowances", "refusals"]
+__all__ = ["LESSONS", "Administration", "Asked", "Refused", "Tried", "administrators", "allowances", "refusals"]
 
 LESSONS: Final = {
     "fixed": "a guarantee for each VM, and a waste",
@@ -63,6 +63,15 @@ class Tried(NamedTuple):
         return self.words if self.then is None else f"{self.words}; asks: {self.then}"
 
 
+class Refused(NamedTuple):
+    """Who was refused what, with which errno and words; ``question`` is the row of :func:`administrators`."""
+
+    question: str
+    what: str
+    errno: str
+    words: str
+
+
 class Administration(NamedTuple):
     """Everything that the script found out under one policy and one interface.
 
@@ -89,15 +98,22 @@ class Administration(NamedTuple):
         return [one for one in self.admitted if not one.errno]
 
     @property
-    def refused(self) -> list[tuple[str, str, str]]:
-        """Who was refused what, with which errno and words, in order."""
-        rows = [(one.what, one.errno, one.words) for one in self.admitted]
-        rows += [(f"{one.vm} asks for {one.wanted}", one.errno, one.words) for one in self.asked]
-        for tried in (self.smaller, self.larger, self.move):
-            rows.append((tried.what, tried.errno, tried.words))
+    def refused(self) -> list[Refused]:
+        """Every refusal, in order."""
+        rows = [Refused("admitted", one.what, one.errno, one.words) for one in self.admitted]
+        for at, one in enumerate(self.asked):
+            rows.append(Refused(_asking(at), f"{one.vm} asks for {one.wanted}", one.errno, one.words))
+        for question, tried in (("smaller", self.smaller), ("larger", self.larger), ("move", self.move)):
+            rows.append(Refused(question, tried.what, tried.errno, tried.words))
             if tried.then is not None:
-                rows.append((f"{tried.what}, asks for {tried.then.wanted}", tried.then.errno, tried.then.words))
-        return [row for row in rows if row[1]]
+                what = f"{tried.what}, asks for {tried.then.wanted}"
+                rows.append(Refused(question, what, tried.then.errno, tried.then.words))
+        return [row for row in rows if row.errno]
+
+
+def _asking(at: int) -> str:
+    """The key of a row that tells what came of a request."""
+    return f"asked-{at}"
 
 
 def allowances(machine: Machine) -> Table:
@@ -114,16 +130,16 @@ def allowances(machine: Machine) -> Table:
     ------  --------  ---  ---------  -------  -------
     tenant  8         1    8          0        vm1
     """
-    columns = (
+    policy = machine.kernel.ioasid.policy
+    columns = [
         Column("who", "who"),
-        Column("limit", "may have", mono=True),
+        Column("limit", "may have, soft:hard" if isinstance(policy, RlimitQuota) else "may have", mono=True),
         Column("used", "has", mono=True),
         Column("reserved", "set aside", mono=True),
-        Column("events", "refused", mono=True),
-        Column("members", "members"),
-    )
-    policy = machine.kernel.ioasid.policy
-    return Table("allowances", f"Allowed by {policy.name}", columns, tuple(_allowed(machine)))
+    ]
+    if isinstance(policy, CgroupQuota):
+        columns += [Column("events", "refused", mono=True), Column("members", "members")]
+    return Table("allowances", f"Allowed by {policy.name}", tuple(columns), tuple(_allowed(machine)))
 
 
 def _allowed(machine: Machine) -> Iterator[Line]:
@@ -132,17 +148,17 @@ def _allowed(machine: Machine) -> Iterator[Line]:
     if isinstance(policy, CgroupQuota):
         for group in policy.groups.values():
             inside = (vm.name for vm in machine.vms if policy.group_of(vm.vmm.process.mm) is group)
-            counts = (str(group.max), str(group.current), str(group.max), str(group.events))
-            yield Line(group.name, (group.name, *counts, ", ".join(inside)), _state(group.current, group.max))
+            counts = (str(group.max), str(group.current), str(group.max), str(group.events), ", ".join(inside))
+            yield Line(group.name, (group.name, *counts), _state(group.current, group.max))
     elif isinstance(policy, RlimitQuota):
         for account in policy.accounts():
-            counts = (str(account.limits), str(account.used), "0", "")
-            yield Line(account.path, (account.name, *counts, ""), _state(account.used, account.limits.soft))
+            cells = (account.name, str(account.limits), str(account.used), "0")
+            yield Line(account.path, cells, _state(account.used, account.limits.soft))
     else:
         for the_set in core.sets.values():
             quota = str(the_set.quota)
-            counts = (quota, str(the_set.count), quota, "")
-            yield Line(f"set:{the_set.set_id}", (the_set.name, *counts, ""), _state(the_set.count, the_set.quota or 0))
+            cells = (the_set.name, quota, str(the_set.count), quota)
+            yield Line(f"set:{the_set.set_id}", cells, _state(the_set.count, the_set.quota or 0))
 
 
 def _state(used: int, limit: int) -> str:
@@ -159,7 +175,7 @@ def administrators(found: Sequence[Administration]) -> Table:
     return Table("administrators", title, (Column("question", "question", wrap=True), *combinations), rows)
 
 
-def _asked(at: int) -> Callable[[Administration], object]:
+def _answer(at: int) -> Callable[[Administration], object]:
     return lambda one: one.asked[at]
 
 
@@ -171,7 +187,7 @@ def _rows(found: Sequence[Administration]) -> Iterator[Line]:
     yield row("set-aside", "PASIDs set aside", lambda one: f"{one.set_aside} of {one.room}")
     for at, asked in enumerate(found[0].asked):
         again = any(earlier.vm == asked.vm for earlier in found[0].asked[:at])
-        yield row(f"asked-{at}", f"{asked.vm} asks{' again' if again else ''}", _asked(at))
+        yield row(_asking(at), f"{asked.vm} asks{' again' if again else ''}", _answer(at))
     yield row("idle", "idle while somebody is refused", lambda one: one.idle)
     yield row("smaller", found[0].smaller.what, lambda one: one.smaller)
     yield row("larger", found[0].larger.what, lambda one: one.larger)
@@ -180,8 +196,11 @@ def _rows(found: Sequence[Administration]) -> Iterator[Line]:
     yield row("lesson", "it is", lambda one: LESSONS[one.policy])
 
 
-def refusals(found: Sequence[Administration]) -> Table:
-    """Every refusal: under which policy, through which interface, of what, with which errno, and why."""
+def refusals(found: Sequence[Administration], question: str = "") -> Table:
+    """Every refusal: under which policy, through which interface, of what, with which errno, and why.
+
+    With ``question`` only those behind one row of :func:`administrators`, by its key.
+    """
     columns = (
         Column("policy", "policy"),
         Column("api", "through"),
@@ -190,8 +209,9 @@ def refusals(found: Sequence[Administration]) -> Table:
         Column("why", "why", wrap=True),
     )
     rows = [
-        Line(f"{one.policy}/{one.api}/{at}", (one.policy, _APIS[one.api], what, f"-{errno}", words), "pending")
+        Line(f"{one.policy}/{one.api}/{at}", (one.policy, _APIS[one.api], no.what, f"-{no.errno}", no.words), "pending")
         for one in found
-        for at, (what, errno, words) in enumerate(one.refused)
+        for at, no in enumerate(one.refused)
+        if question in ("", no.question)
     ]
     return Table("refusals", "Who was refused, and why", columns, tuple(rows))

@@ -119,8 +119,15 @@ class _Parts:
         for row in self.notifiers.registrations():
             if not row.active:
                 waiting.setdefault(id(row.token), []).append(row)
-        for at, rows in enumerate(list(waiting.values())[:_WAITING]):
-            self._add_row(f"waiting:{at}", rows)
+        shown: dict[str, list[Registration]] = {}
+        for rows in waiting.values():
+            key = f"waiting:{rows[0].token.path}"
+            shown[key if key not in shown else f"{key}#{len(shown)}"] = rows
+        for key, rows in list(shown.items())[:_WAITING]:
+            self._add_row(key, rows)
+        if len(shown) > _WAITING:
+            words = CHAINS["more-waiting"].format(count=len(shown) - _WAITING)
+            self.nodes.append(Node("more-waiting", (words,), "more", columns=_SET))
 
     def _add_row(self, key: str, rows: list[Registration]) -> None:
         lines = (self._owner(rows[0].token), CHAINS["waiting"])

@@ -12,6 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.hardware.pcie import format_rid
+from pasidlab.kernel.ioasid.record import INVALID_IOASID
 from pasidlab.views.delivery import Delivery, delivery_now
 from pasidlab.views.figure import Edge, Figure, Node, fold
 from pasidlab.views.numbers import counted
@@ -65,13 +66,13 @@ class _Parts:
         self.machine = machine
         self.ioasid = ioasid
         self.key = f"ioasid:{ioasid}"
-        self.allocator = ""
+        self.allocator: str | None = None
         self.nodes: list[Node] = []
         self.edges: list[Edge] = []
 
     def add_unknown(self) -> None:
         """The number is not out, or is none at all."""
-        last = self.machine.kernel.ioasid.capacity.total - 1
+        last = INVALID_IOASID - 1
         words = KEEPERS["pool"] if 0 <= self.ioasid <= last else KEEPERS["range"].format(last=last)
         lines = (f"IOASID {self.ioasid}", words, "")
         self.nodes.append(Node(self.key, lines, "ioasid", state="off", word=KEEPERS["unknown"], columns=_ID))
@@ -96,7 +97,7 @@ class _Parts:
     def add_holders(self, record: IoasidRecord) -> None:
         """A box for each holder, the allocator's first, and the work that waits."""
         counts = Counter(record.holders)
-        self.allocator = record.holders[0] if len(record.users) < record.refs else ""
+        self.allocator = record.holders[0] if len(record.users) < record.refs else None
         shown, folded = fold(list(counts), _HOLDERS)
         queue = self.machine.kernel.ioasid.work.waiting()
         works = {at: work for at, work in enumerate(queue) if work.what == str(self.ioasid)}

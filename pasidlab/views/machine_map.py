@@ -194,11 +194,13 @@ class _Map:
         self.nodes.append(Node(_IOMMU, ("VT-d", *words), "iommu", state=state, word=word, columns=17))
 
     def _add_queues(self, frame: str, device: Accelerator) -> None:
-        """One box for each queue that somebody uses or could share, and one for the rest."""
+        """One box for each queue that somebody uses or could share, or to which a wire leads, and one for the rest."""
         name, idle = device.path, 0
+        wired = {edge.head for edge in self.edges}
         for wq in range(device.num_wqs):
             clients = self._clients(name, wq)
-            if clients or device.occupancy(wq) or not device.wq_field(wq, "mode"):
+            used = clients or device.occupancy(wq) or f"{name}:wq{wq}" in wired
+            if used or not device.wq_field(wq, "mode"):
                 self._add_queue(frame, device, wq, clients)
             else:
                 idle += 1

@@ -73,7 +73,8 @@ class _Parts:
     def add_vm(self, vm: VirtualMachine, slot: int, known: list[tuple[int, ...]], places: int) -> None:
         """A VM's frame with its guest PASIDs, and KVM's entries for them."""
         frame, the_set = f"vm:{slot}", vm.vmm.container.set
-        self.clusters.append(Cluster(frame, f"{vm.name}: {quota_words(the_set.count, the_set.quota)} PASIDs"))
+        quota = None if the_set.retired else the_set.quota
+        self.clusters.append(Cluster(frame, f"{vm.name}: {quota_words(the_set.count, quota)} PASIDs"))
         if not known:
             self.nodes.append(Node(f"{frame}:none", ("no PASID yet",), cluster=frame, columns=_GUEST, rows=2))
         guests = sorted({guest for guest, _ in known})

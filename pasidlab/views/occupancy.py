@@ -59,13 +59,18 @@ class SetUse(NamedTuple):
 
 
 class SpaceUse(NamedTuple):
-    """The capacity of the whole: promised to sets as quotas, kept by an administrator's policy, reserved, and left."""
+    """The capacity of the whole: promised to sets as quotas, kept by an administrator's policy, reserved, and left.
+
+    ``lost`` is what these do not add up to: 0 unless somebody has forgotten to give capacity back (below 0: has given
+    back what was never there).
+    """
 
     total: int
     promised: int
     policy: int
     reserved: int
     left: int
+    lost: int
 
 
 class Cell(NamedTuple):
@@ -106,12 +111,13 @@ def space_use(machine: Machine) -> SpaceUse:
     >>> from pasidlab import Machine
     >>> m = Machine(); vm = m.create_vm("vm1", quota=64)
     >>> space_use(m)
-    SpaceUse(total=1048576, promised=32832, policy=0, reserved=0, left=1015744)
+    SpaceUse(total=1048576, promised=32832, policy=0, reserved=0, left=1015744, lost=0)
     """
     core = machine.kernel.ioasid
     capacity, promised = core.capacity, sum(the_set.quota or 0 for the_set in core.sets.values())
-    policy = capacity.total - capacity.available - capacity.reserved - promised
-    return SpaceUse(capacity.total, promised, policy, capacity.reserved, capacity.available)
+    policy = core.policy.held
+    lost = capacity.total - capacity.available - capacity.reserved - promised - policy
+    return SpaceUse(capacity.total, promised, policy, capacity.reserved, capacity.available, lost)
 
 
 def cells(machine: Machine) -> list[Cell]:
@@ -161,7 +167,8 @@ def set_table(machine: Machine) -> Table:
         Line("reserved", ("", OCCUPANCY["reserved"], "", "", "", str(space.reserved), "")),
         Line("available", ("", OCCUPANCY["left"], "", "", str(space.left), "", f"of {space.total}")),
     )
-    return Table("ioasid-sets", OCCUPANCY["sets"], columns, (*map(_row, set_use(machine)), *rest))
+    lost = (Line("lost", ("", OCCUPANCY["lost"], "", "", "", str(space.lost), ""), "fault"),) if space.lost else ()
+    return Table("ioasid-sets", OCCUPANCY["sets"], columns, (*map(_row, set_use(machine)), *rest, *lost))
 
 
 def _row(use: SetUse) -> Line:

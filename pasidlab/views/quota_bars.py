@@ -53,6 +53,7 @@ def space_bar(use: SpaceUse) -> Bar:
         Share("promised", OCCUPANCY["promised"], use.promised, "idle"),
         Share("policy", OCCUPANCY["policy"], use.policy, "new"),
         Share("reserved", OCCUPANCY["reserved"], use.reserved, "off"),
+        Share("lost", OCCUPANCY["lost"], max(0, use.lost), "fault"),
     )
     said = ", ".join(f"{share.label} {share.amount}" for share in shares if share.amount)
     said = f"{said}, {OCCUPANCY['left']} {use.left}" if said else f"{OCCUPANCY['left']} {use.left}"

@@ -35,7 +35,7 @@ def bundle(handle: Handle) -> dict[str, str]:
     if drawn is None:
         return {}
     shown = {kind: text for kind, text in drawn._repr_mimebundle_().items() if kind != "text/plain"}
-    if isinstance(handle, VirtualMachine):
+    if isinstance(handle, VirtualMachine) and not handle.vmm.container.set.retired:
         bar = bars_svg(quota_bar(handle.machine, handle.vmm.container.set.set_id))
         shown["text/html"] = f"<div>{shown['text/html']}{bar}</div>"
     return shown
@@ -58,11 +58,14 @@ def picture(handle: Handle) -> Figure | Table | None:
 
 def _vm(vm: VirtualMachine) -> Table:
     the_set = vm.vmm.container.set
-    use = next(use for use in set_use(vm.machine) if use.set_id == the_set.set_id)
+    use = next((use for use in set_use(vm.machine) if use.set_id == the_set.set_id), None)
     pairs = ", ".join(f"{guest} = host {host}" for guest, host in vm.pasids.items())
     return _table(
         f"VM {vm.name}",
-        ("PASIDs", f"{set_words(use)} (ioasid_set {the_set.set_id})"),
+        (
+            "PASIDs",
+            f"{set_words(use)} (ioasid_set {the_set.set_id})" if use is not None else "its ioasid_set has ended",
+        ),
         ("numbers", pairs or "none"),
         ("policy", vm.vmm.policy or "the first device decides"),
         ("devices", ", ".join(device.name for device in vm.devices) or "none"),

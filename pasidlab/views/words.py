@@ -199,6 +199,7 @@ CHAINS: Final = {
     "pending": "pending",
     "somebody": "an mm",
     "more": "+{count} more sets",
+    "more-waiting": "+{count} more wait",
     "more-listeners": "+{count} more",
 }
 
@@ -217,6 +218,7 @@ OCCUPANCY: Final = {
     "policy": "kept by the policy",
     "reserved": "reserved by the administrator",
     "left": "not promised",
+    "lost": "lost: nobody has it",
     "no-quota": "no quota of its own",
     "ending": "ends with its last ID",
     "more": "+{count} more sets",

@@ -115,7 +115,8 @@ class IoasidUser(Part, state=("users",)):
         if left:
             return
         for ioasid in self.pasids.keys():
-            self.free(ioasid)
+            del self.pasids[ioasid]
+        self._core.free_all(self.set)
         try:
             self._core.sets.free(self.set)
         except KernelError as pending:

@@ -138,7 +138,7 @@ class KvmVm(Actor, state=("high", "low")):
 
     def entry(self, guest_pasid: int) -> int | None:
         """The host PASID that stands for ``guest_pasid``, read from the table; ``None`` if the entry is not valid."""
-        slot = self._slot(guest_pasid, build=False)
+        slot = None if self.retired else self._slot(guest_pasid, build=False)
         words = (self._kernel.platform.memory.load32(slot) if slot is not None else 0,)
         return VMX_PASID_TABLE_ENTRY["HOST_PASID"].get(words) if VMX_PASID_TABLE_ENTRY["V"].get(words) else None
 

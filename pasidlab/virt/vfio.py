@@ -4,9 +4,10 @@ Models the vfio_iommu_type1 container with the series "vfio: expose virtual Shar
 never merged): the PASID request ioctl (alloc, free), and the nesting operations (bind page table, unbind, cache
 invalidation).
 
-One container a VM, of nesting type. Its ioasid_set has the hypervisor's mm as token. The set is made when the container
-is opened, as /dev/ioasid does in the V4 series, so that a quota which is too large is refused when it is given; v6 made
-it when the first device was attached. Where /dev/ioasid is the interface (:mod:`pasidlab.virt.ioasid_user`), the
+One container a VM, of nesting type. It takes any number of devices (the real one takes one IOMMU group). Its
+ioasid_set has the hypervisor's mm as token. The set is made when the container is opened, as /dev/ioasid does in the V4
+series, so that a quota which is too large is refused when it is given; v6 made it when the first device was attached.
+Where /dev/ioasid is the interface (:mod:`pasidlab.virt.ioasid_user`), the
 container only takes a reference on the set that the process has open there, and answers PASID requests with
 ``-EOPNOTSUPP`` (V4 moved them out; the errno is that of a container without ``vfio_mm`` in v6).
 """
@@ -188,11 +189,18 @@ class VfioContainer(Actor, state=("open",)):
             self._kernel.svm.bind_guest(device.rid, self.domain, data, self.set)
 
     def unbind_pgtbl(self, key: str, hpasid: int) -> None:
-        """Unbind. Only the common part of the bind data is needed: the host PASID."""
+        """Unbind. Only the common part of the bind data is needed: the host PASID.
+
+        What the IOMMU driver answers is ignored, with an event: a late unbind finds nothing and fails harmlessly.
+        ``-ENODEV`` no such device.
+        """
         device = self._device(key)
         event = self.emit(Verb.IOCTL, "NESTING_OP unbind", hpasid=hpasid)
         with self.timeline.because(event):
-            self._kernel.svm.unbind_guest(device.rid, hpasid, self.set)
+            try:
+                self._kernel.svm.unbind_guest(device.rid, hpasid, self.set)
+            except KernelError as error:
+                self.emit(Verb.IGNORE, f"unbind of PASID {hpasid}: {error.reason}", after=f"-{error.name}")
 
     def cache_invalidate(self, hpasid: int) -> None:
         """Forward a guest's first-level invalidation of one PASID to the unit."""

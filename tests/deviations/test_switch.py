@@ -11,18 +11,18 @@ for subject in ("dying", "sets", "spids", "notifiers", "binding", "mediated", "a
     import_module(f"tests.deviations.{subject}")
 
 NOT_ACTED_OUT = {
-    "set-without-reference": "no other call runs between look-up and use",
-    "attach-any-owner": "these calls do not name a set",
-    "pending-entry": "an entry of a list is made in one step",
-    "two-locks": "there are no threads that could wait for each other",
-    "clean-up-in-atomic": "the IOMMU driver has no lock, and nothing waits",
-    "exit-to-nobody": "the documents do not say what the report is, or to whom",
-    "vdcm-current-mm": "what a guest asks of its device is always asked by its own hypervisor",
-    "vdcm-other-references": "interrupt entries carry no PASID, and portals are not emulated",
-    "set-made-late": "a container has its set from the start",
-    "cgroup-cancelled-move": "moves have one step, which is never refused",
+    "set-without-reference",
+    "attach-any-owner",
+    "pending-entry",
+    "two-locks",
+    "clean-up-in-atomic",
+    "exit-to-nobody",
+    "vdcm-current-mm",
+    "vdcm-other-references",
+    "set-made-late",
+    "cgroup-cancelled-move",
 }
-"""Rows without scenario, and why."""
+"""Rows without scenario; why is their column ``lacks``."""
 ACTED_OUT = [row for row in DEVIATIONS if row.name not in NOT_ACTED_OUT]
 NEEDY = [row for row in DEVIATIONS if row.needs]
 
@@ -37,9 +37,8 @@ def play(name, *on):
 
 def test_every_row_has_a_scenario_or_a_reason():
     """Nobody adds a row without acting it out, or saying what the model lacks."""
-    assert {row.name: row.lacks for row in DEVIATIONS if row.lacks} == NOT_ACTED_OUT
+    assert {row.name for row in DEVIATIONS if row.lacks} == NOT_ACTED_OUT
     assert set(SCENARIOS) == set(DEVIANTS) == {row.name for row in ACTED_OUT}
-    assert (len(DEVIATIONS), len(NOT_ACTED_OUT)) == (63, 10)
 
 
 def test_every_scenario_shows_the_harm_by_itself():
@@ -94,10 +93,3 @@ def test_a_switch_is_one_machines():
         assert (script(there), there.broken) == (usual, set())
         assert (script(here), here.broken) == (deviating, {5})
     assert play("quota-kept") == (usual, set())
-
-
-def test_all_can_be_on_at_once():
-    """No two rows want the same place, so that any of them can be combined."""
-    lab = Lab()
-    with switched_on(lab.m, *DEVIANTS):
-        assert len({ROWS[name].site for name in DEVIANTS}) == len(DEVIANTS)

@@ -171,10 +171,11 @@ def test_the_whole_space_of_an_ioasid_costs_what_is_taken(border):
     """With 2^32 - 1 numbers: the borders of words and summaries, the top included, and memory for what is out only."""
     bitmap = Bitmap(Timeline(), "b", WHOLE)
     assert (bitmap.find(WHOLE - 1, WHOLE), bitmap.find(WHOLE, WHOLE)) == (WHOLE - 1, None)
-    for number in range(border - 1500, border):
-        assert bitmap.take_lowest(border - 1500, WHOLE) == number
-    assert bitmap.find(border - 1500, border - 1) is None
-    assert bitmap.find(border - 1500, 1 << 40) == (border if border < WHOLE else None)
+    first = max(0, border - 1500)
+    for number in range(first, border):
+        assert bitmap.take_lowest(first, WHOLE) == number
+    assert bitmap.find(first, border - 1) is None
+    assert bitmap.find(first, 1 << 40) == (border if border < WHOLE else None)
     assert bitmap.find(0, WHOLE) == (0 if border > 1500 else border)
     assert sum(len(level) for level in (bitmap._words, *bitmap._summaries)) <= 8
     with pytest.raises(ValueError, match="must be free and below 4294967295"):
@@ -279,3 +280,10 @@ def test_releasing_a_free_number_is_a_mistake(number):
     with pytest.raises(ValueError, match=f"{number} must be taken"):
         bitmap.release(number)
     assert (bitmap.count, bitmap.timeline.journal.position) == (0, 0)
+
+
+def test_there_are_no_numbers_below_0():
+    """A range that starts lower starts at 0."""
+    bitmap = Bitmap(Timeline(), "b", 100)
+    assert (bitmap.find(-5, 10), bitmap.take_lowest(-5, 10), list(bitmap)) == (0, 0, [0])
+    assert bitmap.find(-5, -1) is None

@@ -69,7 +69,7 @@ def test_the_interface_changes_the_errno_and_nothing_else(found, policy):
     by_vfio, by_device = (found[policy, api] for api in PASID_APIS)
     assert {one.errno for one in by_vfio.asked} - {""} == {"ENOSPC"}
     assert {one.errno for one in by_device.asked} - {""} == {"EINVAL"}
-    assert [one[2] for one in by_vfio.refused] == [one[2] for one in by_device.refused]
+    assert [one.words for one in by_vfio.refused] == [one.words for one in by_device.refused]
 
 
 def test_when_all_have_gone_nothing_is_missing(found):

@@ -54,6 +54,19 @@ def test_every_refusal_is_listed_with_errno_and_reason_in_order():
     ]
 
 
+def test_refusals_can_be_those_behind_one_row():
+    """Each question of the one table leads to its answers in the other; most are answered without a refusal."""
+    behind = {
+        row.key: [line.cells[2] for line in refusals([FOUND], row.key).rows] for row in administrators([FOUND]).rows
+    }
+    assert {question: whats for question, whats in behind.items() if whats} == {
+        "admitted": ["vm2 comes"],
+        "asked-2": ["vm1 asks for 4"],
+        "smaller": ["a quota of 2"],
+        "larger": ["a quota of 7, asks for 2"],
+    }
+
+
 def test_without_facts_the_tables_are_empty():
     """And say so."""
     assert "nothing yet" in table_text(administrators([]))
@@ -75,6 +88,6 @@ def test_allowances_are_the_quotas_of_sets_the_limits_of_processes_or_the_groups
         if policy != "fixed":
             vm.set_quota(1)
         tables[policy] = [(line.cells, line.state) for line in allowances(m).rows]
-    assert tables["fixed"][1] == (("vm1", "4", "2", "4", "", ""), "live")
-    assert tables["rlimit"] == [(("vm1", "1:1", "2", "0", "", ""), "pending")]
+    assert tables["fixed"][1] == (("vm1", "4", "2", "4"), "live")
+    assert tables["rlimit"] == [(("vm1", "1:1", "2", "0"), "pending")]
     assert tables["cgroup"] == [(("vm1", "1", "2", "1", "0", "vm1"), "pending")]

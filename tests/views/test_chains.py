@@ -118,8 +118,9 @@ def test_who_waits_for_a_set_stands_apart() -> None:
     register = next(event for event in machine.timeline.events if event.subject == "KVM vm1")
     machine.timeline.go(register.number + 1)
     figure = chains(machine)
-    assert row(figure, "waiting:0") == ["KVM vm1"]
-    assert figure.node("waiting:0:core").word == "no set yet"
+    key = f"waiting:{machine.kernel.ioasid.notifiers.registrations()[0].token.path}"
+    assert row(figure, key) == ["KVM vm1"]
+    assert figure.node(f"{key}:core").word == "no set yet"
     machine.timeline.go(machine.timeline.last)
     assert "waiting" not in text(chains(machine))
 

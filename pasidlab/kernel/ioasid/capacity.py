@@ -3,9 +3,9 @@
 Models ``ioasid_install_capacity``, ``ioasid_reserve_capacity`` and ``ioasid_cancel_capacity``. Capacity is a count, not
 a bound on the numbers themselves: which numbers are handed out is the caller's range.
 
-Invariant: the quotas of all sets + ``reserved`` + ``available`` = ``total``. The code of 2021 broke it in three ways,
-listed in :mod:`pasidlab.deviations`: it forgot reservations when a capacity was installed, gave back what had never
-been reserved, and kept the quota of a set that ended.
+Invariant: the quotas of all sets + ``reserved`` + what the quota policy holds + ``available`` = ``total``. The code of
+2021 broke it in three ways, listed in :mod:`pasidlab.deviations`: it forgot reservations when a capacity was installed,
+gave back what had never been reserved, and kept the quota of a set that ended.
 """
 
 from __future__ import annotations

@@ -155,9 +155,12 @@ class CgroupQuota(Actor, state=("drawn",)):
             self._tidy(mm)
 
     def _tidy(self, mm: Part) -> None:
-        """A group that was made for one process goes when nothing is left in it."""
+        """A group that was made for one process goes when that process is gone and nothing is left in it.
+
+        One that the process only left, or below which somebody has made others, stays until it is removed by hand.
+        """
         for group in self.groups.values():
-            charged = group.name in self._charged.values()
+            charged = group.current or group.name in self._charged.values()
             if group.scope_of is mm and not (charged or self.members(group) or self.groups.below(group)):
                 self.groups.remove(group)
 
@@ -191,10 +194,6 @@ class CgroupQuota(Actor, state=("drawn",)):
     @staticmethod
     def _note_refusal(group: Group) -> None:
         group.events += 1
-
-    @staticmethod
-    def _count_refusal(level: Group) -> None:
-        level.events += 1
 
     def uncharge(self, the_set: IoasidSet, payer: Part | None) -> None:
         """Back to the owner's group, whoever runs the last put, and whether or not the owner still lives."""

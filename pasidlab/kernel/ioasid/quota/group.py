@@ -116,9 +116,6 @@ class Groups(Actor):
     def _return_reserve(self, group: Group) -> None:
         self._capacity.give(group.max)
 
-    def _give_back(self, group: Group) -> None:
-        self._capacity.give(group.max)
-
     def below(self, group: Group | None) -> list[Group]:
         """The groups directly below one, or below the root."""
         return [other for other in self._groups.values() if other.parent is group]
