@@ -27,7 +27,7 @@ def test_a_lab_takes_an_existing_machine() -> None:
     assert lab.machine is machine
     assert machine.timeline.last == steps
     lab.press("plug")
-    assert lab.message.title == "dsa1 is plugged in"
+    assert lab.message.title == "dsa0 is plugged in"
 
 
 def test_each_button_says_why_it_rests(lab: Lab) -> None:

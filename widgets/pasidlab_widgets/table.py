@@ -32,7 +32,7 @@ class TableView(View):
         self.table = table
         self.publish(
             title=table.title,
-            columns=[[column.key, column.title, column.mono] for column in table.columns],
+            columns=[[column.key, column.title, column.mono, column.wrap] for column in table.columns],
             order=[address(row.key) for row in table.rows],
             rows={address(row.key): [row.state, cells(table, row), list(row.changed)] for row in table.rows},
             empty=table.empty,

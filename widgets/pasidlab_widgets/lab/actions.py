@@ -31,6 +31,7 @@ __all__ = [
     "kill",
     "plug",
     "run",
+    "set_quota",
     "spawn",
     "submit",
     "unbind",
@@ -67,7 +68,23 @@ def run(machine: Machine, everything: bool) -> Message:
 def create_vm(machine: Machine, name: str, quota: int) -> Message:
     """Create a VM."""
     vm = machine.create_vm(name, quota=quota)
-    return say("create-vm", vm=vm.name, quota=quota)
+    return say(f"create-vm-{machine.quota_policy}", vm=vm.name, quota=quota)
+
+
+def set_quota(machine: Machine, name: str, quota: int) -> Message:
+    """Allow a VM another number of PASIDs, as the policy of the machine has it.
+
+    >>> from pasidlab import Machine
+    >>> m = Machine(quota_policy="cgroup"); vm = m.create_vm("vm1", quota=2); set_quota(m, "vm1", 3).title
+    'Group vm1 may have 3 PASIDs'
+    """
+    vm = machine.vm(name)
+    vm.set_quota(quota)
+    facts: dict[str, object] = {"vm": name, "quota": quota, "used": vm.used}
+    if machine.quota_policy == "cgroup":
+        facts |= {"group": vm.group.path, "members": ", ".join(member.name for member in vm.group.members)}
+    said = say(f"set-quota-{machine.quota_policy}", **facts)
+    return said.also(*say("set-quota-over").sentences) if vm.used > quota else said
 
 
 def assign_adi(machine: Machine, device: str, vm: str, queue: str) -> Message:

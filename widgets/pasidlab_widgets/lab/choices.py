@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pasidlab.timeline import HOST
-from pasidlab_widgets.lab.words import EMPTY
+from pasidlab_widgets.lab.words import EMPTY, QUOTA
 
 if TYPE_CHECKING:
     from pasidlab.handles import App, AssignedDevice, PhysicalFunction
     from pasidlab.machine import Machine
 
 __all__ = [
+    "allowance",
     "app_of",
     "apps",
     "bound",
@@ -51,6 +52,21 @@ def devices(machine: Machine) -> list[Option]:
 def vms(machine: Machine) -> list[Option]:
     """The running VMs."""
     return [(vm.name, vm.name) for vm in machine.vms]
+
+
+def allowance(machine: Machine, name: str) -> str:
+    """What the VM of this name may have by the policy of the machine; without a VM, what a quota is there.
+
+    >>> from pasidlab import Machine
+    >>> m = Machine(); vm = m.create_vm("vm1", quota=4); allowance(m, "vm1")
+    'vm1 uses 0 of 4 PASIDs set aside for it.'
+    """
+    if not name:
+        return QUOTA[machine.quota_policy][0]
+    vm = machine.vm(name)
+    words = QUOTA[machine.quota_policy if vm.quota is not None else "root"][1]
+    group = vm.group.path if machine.quota_policy == "cgroup" else ""
+    return words.format(vm=name, used=vm.used, quota=vm.quota, group=group)
 
 
 def places(machine: Machine) -> list[Option]:

@@ -18,9 +18,10 @@ _FULL = {"width": "auto", "flex": "1 1 auto", "min_width": "0"}
 
 
 class Button:
-    """A button of the catalogue. ``why_not`` says why it rests now; empty while it can be pressed.
+    """A button of the catalogue. ``why_not`` says why it rests now; empty while it can be pressed. ``label`` stands on
+    it instead of the catalogue's word; empty if that word does.
 
-    What rests is told to the page in one message for all buttons (:class:`~pasidlab_widgets.lab.surface.Surface`).
+    Both are told to the page in one message for all buttons (:class:`~pasidlab_widgets.lab.surface.Surface`).
     A press that comes all the same is a call like any other: the machine refuses it.
 
     >>> pressed = []
@@ -30,10 +31,15 @@ class Button:
 
     def __init__(self, name: str, callback: Callable[[], object], style: str = "") -> None:
         label, hint = BUTTONS[name]
-        self.why_not = ""
+        self.why_not = self.label = ""
+        self.loud = False
         self.widget = w.Button(description=label, tooltip=hint, button_style=style, layout=w.Layout(**_FULL))
         self.widget.add_class(f"pl-do-{name}")
         self.widget.on_click(lambda _: callback())
+
+    def relabel(self, label: str = "", loud: bool = False) -> None:
+        """Let something more particular stand on it; the words of the catalogue without ``label``."""
+        self.label, self.loud = label, loud
 
     def allow(self, why_not: str = "") -> None:
         """Rest with a reason, or be ready."""

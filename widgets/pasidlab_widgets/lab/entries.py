@@ -57,6 +57,12 @@ class TablePane:
         """Lay out afresh."""
         self._rooms.clear()
 
+    def leave(self) -> None:
+        """Nothing is known, marked, or selected."""
+        self.forget()
+        self._before.clear()
+        self._machine, self.view.selected = None, ""
+
     def pick(self, key: str) -> None:
         """A box of the table was picked: if it is an entry, its bits are shown."""
         kind, _, number = key.partition(":")
@@ -101,3 +107,7 @@ class EntryPane:
 
     def forget(self) -> None:
         """Nothing is reserved."""
+
+    def leave(self) -> None:
+        """No entry is chosen."""
+        self._chosen = None

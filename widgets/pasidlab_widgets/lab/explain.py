@@ -6,24 +6,41 @@ from typing import TYPE_CHECKING
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.iommu.vtd.faults import FaultReason
-from pasidlab.timeline import Verb
+from pasidlab.timeline import HOST, Verb
 from pasidlab_widgets.lab.message import Message, say
 from pasidlab_widgets.lab.words import ERRNO, FAULT
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
 
-__all__ = ["fault_since", "refused"]
+__all__ = ["fault_since", "refused", "refused_before"]
 
 
-def refused(error: KernelError, lesson: str = "") -> Message:
-    """What a refusal means: the errno, the reason, and what it teaches here (else the errno in words).
+def refused(error: KernelError, lesson: str = "", behind: str = "") -> Message:
+    """What a refusal means: the errno, the reason, what was ``behind`` it, and what it teaches here. Of an errno with
+    neither, what it means in general.
 
     >>> refused(KernelError("ENOSPC", "vm1 has used its quota of 2 PASIDs")).title
     'Refused: -ENOSPC'
     """
     said = say("refused", "refused", name=error.name, reason=error.reason.rstrip("."))
-    return said.also(lesson or ERRNO.get(error.name, ""))
+    return said.also(behind, lesson or ("" if behind else ERRNO.get(error.name, "")))
+
+
+def refused_before(machine: Machine, step: int, error: KernelError) -> str:
+    """What the host refused after ``step`` and before a guest was told its own reason, as a sentence; or nothing.
+
+    >>> from pasidlab import Machine
+    >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); vm = m.create_vm("vm1", quota=1)
+    >>> adi = m.assign_adi(dsa, vm); _, last = vm.spawn("app").bind(adi), vm.spawn("last"); step = m.timeline.now
+    >>> try: last.bind(adi)
+    ... except KernelError as error: refused_before(m, step, error)
+    'Before that the host refused -ENOSPC: vm1 has used its quota of 1 PASIDs.'
+    """
+    for event in reversed(machine.timeline.since(step)):
+        if event.verb is Verb.REFUSE and event.altitude == HOST and event.subject != error.reason:
+            return say("refused-before", reason=event.subject, name=event.after).sentences[0]
+    return ""
 
 
 def fault_since(machine: Machine, step: int, lesson: str = "") -> Message | None:

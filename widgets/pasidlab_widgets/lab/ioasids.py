@@ -1,4 +1,5 @@
-"""The IOASIDs of the host, as a pane with four pictures: life cycle, holders of one ID, notifier chains, quotas.
+"""The IOASIDs of the host, as a pane with five pictures: life cycle, holders of one ID, notifier chains, quotas,
+and what each administrator allows.
 
 Only the picture that can be seen is drawn, as in the stack that holds the pane. The ID whose holders are shown is
 chosen in a menu, or by clicking it wherever it appears; it stays chosen when it is not out, so that time travel shows
@@ -45,7 +46,7 @@ def ioasid_of(key: str) -> int | None:
 
 
 class IoasidsPane:
-    """Four pictures of which one can be seen. ``inner`` is their stack."""
+    """Five pictures of which one can be seen. ``inner`` is their stack."""
 
     name = "ioasids"
 
@@ -71,6 +72,10 @@ class IoasidsPane:
     def forget(self) -> None:
         """Lay out afresh."""
         self.inner.forget()
+
+    def leave(self) -> None:
+        """Another machine comes."""
+        self.inner.leave()
 
 
 def life_pane(height: str) -> GraphPane:
@@ -123,6 +128,12 @@ class KeepersPane:
     def forget(self) -> None:
         """Lay out afresh."""
         self._rooms.clear()
+
+    def leave(self) -> None:
+        """No ID is chosen."""
+        self.forget()
+        self._before.clear()
+        self._machine, self.ioasid, self.view.selected = None, None, ""
 
     def _picked(self) -> None:
         if self.menu.value:

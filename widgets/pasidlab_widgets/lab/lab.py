@@ -14,8 +14,10 @@ import ipywidgets as w
 from pasidlab import KernelError, Machine
 from pasidlab.timeline import Timeline
 from pasidlab_widgets.errors import ErrorLog
+from pasidlab_widgets.lab.administrators import AdministratorsPane
+from pasidlab_widgets.lab.controls import Button
 from pasidlab_widgets.lab.entries import EntryPane, TablePane
-from pasidlab_widgets.lab.explain import refused
+from pasidlab_widgets.lab.explain import refused, refused_before
 from pasidlab_widgets.lab.ioasids import IoasidsPane, KeepersPane, chains_pane, ioasid_of, life_pane
 from pasidlab_widgets.lab.message import Message, MessageBox, say
 from pasidlab_widgets.lab.moment import moment
@@ -23,10 +25,12 @@ from pasidlab_widgets.lab.occupancy import SpacePane
 from pasidlab_widgets.lab.panels import MachinePanel, MistakePanel, Panel, ProcessPanel, VmPanel
 from pasidlab_widgets.lab.pictures import FlowPane, HoldersPane, Stack, map_pane, mapping_pane
 from pasidlab_widgets.lab.script import LinesPane
+from pasidlab_widgets.lab.start import calls_since, ready_machine
 from pasidlab_widgets.lab.still import still_html, still_text
 from pasidlab_widgets.lab.surface import Surface
 from pasidlab_widgets.lab.travel import TravelBar
 from pasidlab_widgets.lab.watch import Watch
+from pasidlab_widgets.lab.words import APIS
 
 __all__ = ["Lab"]
 
@@ -44,7 +48,7 @@ class Lab(w.VBox):
     """
 
     def __init__(self, machine: Machine | None = None) -> None:
-        self.machine = machine or _ready_machine()
+        self.machine = machine or ready_machine()
         self.revision = 0
         self._watch: Watch | None = None
         self._errors = ErrorLog()
@@ -52,9 +56,10 @@ class Lab(w.VBox):
         self._surface = Surface()
         self._travel = TravelBar(self.travel)
         refresh = self._errors.guard(self._refresh_controls)
+        self._renewing = MachinePanel(self.act, self._errors.guard(self._start_over))
         self._panels: tuple[Panel, ...] = (
-            MachinePanel(self.act),
-            VmPanel(self.act),
+            self._renewing,
+            VmPanel(self.act, refresh),
             ProcessPanel(self.act, refresh),
             MistakePanel(self.act, refresh),
         )
@@ -62,8 +67,8 @@ class Lab(w.VBox):
         self._table = TablePane(_ABOVE, self._errors.guard, self._pick_entry)
         self._keepers = KeepersPane(_INNER, self._errors.guard, self.pick_ioasid)
         self._life, mapping, self._holders = life_pane(_INNER), mapping_pane(_ABOVE), HoldersPane(_BELOW)
-        space = SpacePane(self._surface, self.pick_ioasid)
-        ioasids = IoasidsPane([self._life, self._keepers, chains_pane(_INNER), space], self._errors.guard)
+        space, allowed = SpacePane(self._surface, self.pick_ioasid), AdministratorsPane(_INNER)
+        ioasids = IoasidsPane([self._life, self._keepers, chains_pane(_INNER), space, allowed], self._errors.guard)
         for shown in (self._life.view, mapping.view, self._holders.view):
             shown.on_pick(self._pick_if_ioasid)
         self._stacks = (
@@ -84,7 +89,7 @@ class Lab(w.VBox):
         for name in ("pasidlab", "pl-lab"):
             self.add_class(name)
         self._box.show(say("adopted" if machine else "welcome", "info"))
-        self._watch = Watch(self.machine.timeline, self._errors.guard(self._noticed))
+        self._begin()
         self.refresh()
 
     # --- what a person, a cell or a test does -------------------------------------------------------------------------
@@ -96,14 +101,12 @@ class Lab(w.VBox):
 
     def press(self, name: str) -> None:
         """Press the button of this name, as a click does; one that rests raises ``ValueError`` with its reason."""
-        for panel in self._panels:
-            if name in panel.buttons:
-                button = panel.buttons[name]
-                if button.why_not:
-                    raise ValueError(f"the button {name!r} must be ready to be pressed: {button.why_not}")
-                button.widget.click()
-                return
-        raise KeyError(f"the lab has no button {name!r}")
+        button = self._buttons.get(name)
+        if button is None:
+            raise KeyError(f"the lab has no button {name!r}")
+        if button.why_not:
+            raise ValueError(f"the button {name!r} must be ready to be pressed: {button.why_not}")
+        button.widget.click()
 
     def set(self, **values: str | int) -> None:
         """Choose in menus and write into fields, by name (``-`` written as ``_``): ``lab.set(vm="vm1", quota=4)``."""
@@ -114,6 +117,24 @@ class Lab(w.VBox):
                     panel.menus[key].value = str(value)
                 elif key in panel.fields:
                     panel.fields[key].value = value
+
+    def new_machine(self, quota_policy: str = "fixed", pasid_api: str = "vfio") -> None:
+        """Leave the machine as it is and go on with a fresh one, as at the lab's start: another ``lab.machine``.
+
+        ``ValueError`` for words that a machine does not know.
+        """
+        machine = ready_machine(quota_policy, pasid_api)
+        self._travel.stop()
+        if self._watch is not None:
+            self._watch.close()
+        for stack in self._stacks:
+            stack.leave()
+        self._errors.clear()
+        self.machine = machine
+        self._begin()
+        lines = tuple(operation.line for operation in machine.timeline.operations)
+        self._box.show(say("new-machine", policy=quota_policy, api=APIS[pasid_api]).of(lines))
+        self.refresh()
 
     def show_picture(self, name: str) -> None:
         """Bring a picture to the front: ``"table"``, ``"holders"``, ..."""
@@ -151,7 +172,7 @@ class Lab(w.VBox):
         try:
             message = call(self.machine)
         except KernelError as error:
-            message = refused(error)
+            message = refused(error, behind=refused_before(self.machine, first, error))
         except Exception as error:
             self._errors.add(error)
             message = Message("broken", f"{type(error).__name__}: {error}")
@@ -191,7 +212,8 @@ class Lab(w.VBox):
             },
             "menus": {name: menu.labels for name, menu in menus.items()},
             "chosen": {name: menu.value for name, menu in menus.items()},
-            "resting": self._resting(),
+            "resting": {name: button.why_not for name, button in self._buttons.items() if button.why_not},
+            "labels": {name: button.label or button.widget.description for name, button in self._buttons.items()},
             "shown": [stack.shown.name for stack in self._stacks],
             "errors": list(self._errors.texts),
         }
@@ -206,6 +228,23 @@ class Lab(w.VBox):
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    def _begin(self) -> None:
+        """Follow the machine from now on."""
+        self._watch = Watch(self.machine.timeline, self._errors.guard(self._noticed))
+        for panel in self._panels:
+            panel.start(self.machine)
+
+    def _start_over(self, quota_policy: str, pasid_api: str) -> None:
+        """The button of a new machine: at once if there is nothing to lose, else by a second press."""
+        calls = calls_since(self.machine)
+        if self._renewing.asked or not calls:
+            self.new_machine(quota_policy, pasid_api)
+            return
+        self._travel.stop()
+        self._renewing.ask()
+        self._surface.tell(self._buttons)
+        self._box.show(say("really", "info", count=calls, s="" if calls == 1 else "s"))
+
     def _refresh(self) -> None:
         self._refresh_controls()
         self._travel.show(self.machine.timeline)
@@ -215,12 +254,11 @@ class Lab(w.VBox):
     def _refresh_controls(self) -> None:
         for panel in self._panels:
             panel.refresh(self.machine)
-        self._surface.resting = self._resting()
+        self._surface.tell(self._buttons)
 
-    def _resting(self) -> dict[str, str]:
-        """The buttons that cannot be pressed now, each with its reason."""
-        buttons = {name: button for panel in self._panels for name, button in panel.buttons.items()}
-        return {name: button.why_not for name, button in buttons.items() if button.why_not}
+    @property
+    def _buttons(self) -> dict[str, Button]:
+        return {name: button for panel in self._panels for name, button in panel.buttons.items()}
 
     def _noticed(self) -> None:
         """Something happened in a cell."""
@@ -249,9 +287,3 @@ class Lab(w.VBox):
     def _repr_mimebundle_(self, **more: object) -> dict[str, object]:
         bundle: dict[str, object] = super()._repr_mimebundle_(**more)
         return bundle | {"text/plain": still_text(self.machine), "text/html": still_html(self.machine)}
-
-
-def _ready_machine() -> Machine:
-    machine = Machine()
-    machine.plug_accelerator("dsa0")
-    return machine

@@ -14,7 +14,7 @@ from pasidlab.errors import KernelError
 from pasidlab.handles import PhysicalFunction
 from pasidlab.hardware.pcie import PASID_LIMIT
 from pasidlab_widgets.lab.choices import apps, bound, device_of, openable
-from pasidlab_widgets.lab.explain import fault_since, refused
+from pasidlab_widgets.lab.explain import fault_since, refused, refused_before
 from pasidlab_widgets.lab.message import Message, say
 from pasidlab_widgets.lab.words import MISTAKES
 
@@ -63,7 +63,7 @@ def attempt(machine: Machine, mistake: str) -> Message:
     try:
         answer = stage.call()
     except KernelError as error:
-        return refused(error, lesson)
+        return refused(error, lesson, refused_before(machine, start, error))
     blocked = fault_since(machine, start, lesson)
     return blocked or say("not-refused", "broken", answer=repr(answer))
 
@@ -96,13 +96,15 @@ def _actors(machine: Machine) -> Iterator[tuple[AssignedDevice, App]]:
 
 def _quota_vm(machine: Machine) -> Stage | None:
     for app, name in _unbound(machine):
-        vm = machine.vmms.get(app.altitude)
-        if vm is not None and vm.container.set.full:
+        vm = machine.vm(app.altitude) if app.altitude in machine.vmms else None
+        if vm is not None and vm.quota is not None and vm.used >= vm.quota:
             return Stage({}, partial(app.bind, device_of(machine, app, name)))
     return None
 
 
-def _quota_system(machine: Machine) -> Stage:
+def _quota_system(machine: Machine) -> Stage | None:
+    if machine.quota_policy == "rlimit":
+        return None
     return Stage({}, partial(machine.create_vm, "greedy", quota=PASID_LIMIT))
 
 

@@ -166,6 +166,10 @@ class SpacePane:
         """No row is kept."""
         self._known.clear()
 
+    def leave(self) -> None:
+        """No row is kept; marks there are none."""
+        self.forget()
+
     # --- plots --------------------------------------------------------------------------------------------------------
 
     def _sets(self) -> Figure:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as w
 
+from pasidlab.kernel.ioasid.quota import QUOTA_POLICIES
+from pasidlab.machine import PASID_APIS
 from pasidlab.timeline import HOST
 from pasidlab_widgets.lab import actions, choices
 from pasidlab_widgets.lab.controls import Button, Menu, number, text
 from pasidlab_widgets.lab.message import Message
 from pasidlab_widgets.lab.mistakes import attempt, description, stage_of
-from pasidlab_widgets.lab.words import EMPTY, GROUPS, MISTAKES, WHY
+from pasidlab_widgets.lab.words import APIS, EMPTY, GROUPS, LABELS, MISTAKES, POLICIES, WHY
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
@@ -62,17 +64,31 @@ class Panel:
         self.widget.add_class("pl-group")
         self.widget.add_class(f"pl-group-{self._name}")
 
+    def start(self, machine: Machine) -> None:
+        """Begin with a machine: what was written for another one makes no sense here."""
+
     def refresh(self, machine: Machine) -> None:
         """Offer what makes sense now."""
 
 
 class MachinePanel(Panel):
-    """Hardware, invariants, and work that waits."""
+    """Hardware, invariants, work that waits, and another machine with another administrator.
 
-    def __init__(self, act: Act) -> None:
+    ``renew`` is called with the policy and the interface of the machine that is wished for. ``asked`` is whether the
+    next press would be the second one.
+    """
+
+    def __init__(self, act: Act, renew: Callable[[str, str], object]) -> None:
         super().__init__("machine", act)
         name = self._field("device-name", text("device-name", "dsa1"))
         self._waiting = w.HTML()
+        self.asked = False
+        policy, api = self._menu("policy"), self._menu("api")
+        self.menus["policy"].offer([(POLICIES[key], key) for key in QUOTA_POLICIES])
+        self.menus["api"].offer([(APIS[key], key) for key in PASID_APIS])
+        again = Button("new-machine", lambda: renew(self.menus["policy"].value, self.menus["api"].value))
+        self.buttons["new-machine"] = again
+        again.widget.add_class("pl-twice")
         self._show(
             (name, self._button("plug", lambda m: actions.plug(m, name.value))),
             (
@@ -81,14 +97,28 @@ class MachinePanel(Panel):
                 self._button("run-all", lambda m: actions.run(m, everything=True)),
             ),
             self._waiting,
+            policy,
+            (api, again.widget),
         )
 
+    def start(self, machine: Machine) -> None:
+        """The administrator of this machine, and the first free name."""
+        self.menus["policy"].show(machine.quota_policy)
+        self.menus["api"].show(machine.pasid_api)
+        self.fields["device-name"].value = choices.free_name("dsa", machine.accelerators.keys(), 0)
+
+    def ask(self, asked: bool = True) -> None:
+        """Let the button ask for a second press, or no more."""
+        self.asked = asked
+        self.buttons["new-machine"].relabel(LABELS["new-machine"] if asked else "", loud=asked)
+
     def refresh(self, machine: Machine) -> None:
-        """Waiting work, and a free name for the next accelerator."""
+        """Waiting work, and a free name for the next accelerator. Whoever does something else has changed his mind."""
+        self.ask(False)
         pending = machine.pending
         labels = ", ".join(action.label for action in pending[:3]) + (" …" if len(pending) > 3 else "")
         words = EMPTY["waiting"].format(labels=labels) if pending else EMPTY["work"]
-        self._waiting.value = f'<div class="pl-hint">{escape(words)}</div>'
+        self._waiting.value = _hint(words)
         for name in ("run-next", "run-all"):
             self.buttons[name].allow("" if pending else WHY["no-work"])
         _suggest(self.fields["device-name"], "dsa", machine.accelerators.keys(), 0)
@@ -97,15 +127,20 @@ class MachinePanel(Panel):
 class VmPanel(Panel):
     """Virtual machines and what is assigned to them."""
 
-    def __init__(self, act: Act) -> None:
+    def __init__(self, act: Act, changed: Callable[[], object]) -> None:
         super().__init__("vm", act)
         name = self._field("vm-name", text("vm-name", "vm1"))
         quota = self._field("quota", number("quota", 64))
-        vm, device, queue = self._menu("vm"), self._menu("device"), self._menu("queue")
+        vm, device, queue = self._menu("vm", changed), self._menu("device"), self._menu("queue")
+        self._allowed = w.HTML()
         self.menus["queue"].offer([("shared", "shared"), ("dedicated", "dedicated")])
         self._show(
             (name, quota),
-            self._button("create-vm", lambda m: actions.create_vm(m, name.value, quota.value), "primary"),
+            (
+                self._button("create-vm", lambda m: actions.create_vm(m, name.value, quota.value), "primary"),
+                self._button("set-quota", lambda m: actions.set_quota(m, self.menus["vm"].value, quota.value)),
+            ),
+            self._allowed,
             (vm, device),
             (queue, self._button("assign-adi", lambda m: actions.assign_adi(m, *self._choice(), queue.value))),
             (
@@ -117,15 +152,23 @@ class VmPanel(Panel):
     def _choice(self) -> tuple[str, str]:
         return self.menus["device"].value, self.menus["vm"].value
 
+    def start(self, machine: Machine) -> None:
+        """The first free name."""
+        self.fields["vm-name"].value = choices.free_name("vm", machine.vmms.keys())
+
     def refresh(self, machine: Machine) -> None:
-        """VMs, devices, and a free name for the next VM."""
+        """VMs, devices, what the chosen VM may have, and a free name for the next VM."""
         self.menus["vm"].offer(choices.vms(machine))
         self.menus["device"].offer(choices.devices(machine))
         no_vm = "" if machine.vms else WHY["no-vm"]
         no_device = "" if len(machine.accelerators) else WHY["no-device"]
         for name in ("assign-adi", "assign-pf"):
             self.buttons[name].allow(no_device or no_vm)
-        self.buttons["crash"].allow(no_vm)
+        chosen = self.menus["vm"].value
+        for name in ("crash", "set-quota"):
+            self.buttons[name].allow(no_vm)
+        self.buttons["set-quota"].relabel(LABELS["set-quota"].format(vm=chosen) if chosen else "")
+        self._allowed.value = _hint(choices.allowance(machine, chosen))
         _suggest(self.fields["vm-name"], "vm", machine.vmms.keys(), 1)
 
 
@@ -195,8 +238,12 @@ class MistakePanel(Panel):
         """What the chosen mistake is, or what it needs."""
         chosen = self.menus["mistake"].value
         words = description(machine, chosen)
-        self._words.value = f'<div class="pl-hint">{escape(words)}</div>'
+        self._words.value = _hint(words)
         self.buttons["mistake"].allow("" if stage_of(machine, chosen) else words)
+
+
+def _hint(words: str) -> str:
+    return f'<div class="pl-hint">{escape(words)}</div>'
 
 
 def _not_to_free(machine: Machine, process: str) -> str:

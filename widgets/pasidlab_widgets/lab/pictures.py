@@ -52,6 +52,9 @@ class Pane(Protocol):
     def forget(self) -> None:
         """A new future began: what was reserved for the old one can go."""
 
+    def leave(self) -> None:
+        """Another machine comes: what was shown and chosen of the old one counts no more."""
+
 
 class Stack:
     """Panes of which one can be seen."""
@@ -92,6 +95,12 @@ class Stack:
         for pane in self.panes:
             pane.forget()
 
+    def leave(self) -> None:
+        """Another machine comes; nothing is drawn until it is there."""
+        self._machine = None
+        for pane in self.panes:
+            pane.leave()
+
     def _draw(self) -> None:
         pane = self.shown
         if self._machine is not None and pane.name in self._old:
@@ -128,6 +137,11 @@ class GraphPane:
         """Lay out afresh."""
         self.room.forget()
 
+    def leave(self) -> None:
+        """Nothing is known, marked, or selected."""
+        self.forget()
+        self._before, self.view.selected = None, ""
+
 
 def map_pane(height: str) -> GraphPane:
     """Who is there, and which PASID travels where."""
@@ -156,6 +170,9 @@ class FlowPane:
     def forget(self) -> None:
         """Nothing is reserved."""
 
+    def leave(self) -> None:
+        """The ladder is of one operation; nothing else is known."""
+
 
 class HoldersPane:
     """Every IOASID that is out, and who holds it."""
@@ -174,3 +191,7 @@ class HoldersPane:
 
     def forget(self) -> None:
         """Nothing is reserved."""
+
+    def leave(self) -> None:
+        """No row was there before, none is selected."""
+        self.view.table, self.view.selected = None, ""

@@ -94,3 +94,7 @@ class LinesPane:
 
     def forget(self) -> None:
         """Nothing is reserved."""
+
+    def leave(self) -> None:
+        """Nothing is known."""
+        self._machine = None

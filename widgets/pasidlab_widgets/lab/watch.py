@@ -25,7 +25,7 @@ class Watch:
     def __init__(self, timeline: Timeline, refresh: Callable[[], None]) -> None:
         self._timeline = timeline
         self._refresh = refresh
-        self._waiting = False
+        self._waiting = self._closed = False
         self._mark = self._moment()
         self._stop = timeline.observe(self._noticed)
         self._shell = get_ipython()
@@ -39,11 +39,12 @@ class Watch:
     def look(self, *_: object) -> None:
         """Refresh if something happened since."""
         self._waiting = False
-        if self._moment() != self._mark:
+        if not self._closed and self._moment() != self._mark:
             self._refresh()
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching; a look that is under way sees nothing any more."""
+        self._closed = True
         self._stop()
         if self._shell is not None:
             self._shell.events.unregister("post_run_cell", self.look)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
+    "ADMINISTRATORS",
+    "APIS",
     "BANNER",
     "BUTTONS",
     "CHART",
@@ -17,9 +19,12 @@ __all__ = [
     "FAULT",
     "FIELDS",
     "GROUPS",
+    "LABELS",
     "MESSAGES",
     "MISTAKES",
     "PANES",
+    "POLICIES",
+    "QUOTA",
     "TRAVEL",
     "WHY",
 ]
@@ -43,6 +48,7 @@ PANES: Final = {
     "keepers": "Who keeps it alive",
     "chains": "Notifier chains",
     "space": "Quotas",
+    "administrators": "Administrators",
     "lines": "Python lines",
 }
 
@@ -59,9 +65,18 @@ FIELDS: Final = {
     "opened": "Device",
     "text": "Text",
     "mistake": "Mistake",
+    "policy": "Policy",
+    "api": "Through",
     "table-device": "Device",
     "ioasid": "IOASID",
 }
+
+POLICIES: Final = {
+    "fixed": "fixed: a quota per VM",
+    "rlimit": "rlimit: a limit per process",
+    "cgroup": "cgroup: a max per group",
+}
+APIS: Final = {"vfio": "VFIO", "dev-ioasid": "/dev/ioasid"}
 
 BUTTONS: Final[dict[str, tuple[str, str]]] = {
     "plug": ("Plug in", "Plug in a DSA-like accelerator with 2 shared and 4 dedicated work queues."),
@@ -69,6 +84,7 @@ BUTTONS: Final[dict[str, tuple[str, str]]] = {
     "run-next": ("Run next", "Carry out the oldest piece of waiting work."),
     "run-all": ("Run all", "Carry out waiting work until none is left."),
     "create-vm": ("Create VM", "Start a hypervisor with KVM and VFIO, and boot a guest."),
+    "set-quota": ("Set quota", "Allow the chosen VM as many PASIDs as the field says."),
     "assign-adi": ("Assign ADI", "Cut an assignable device interface from a work queue and give it to the VM."),
     "assign-pf": ("Assign PF", "Give the whole physical function to the VM, unmediated."),
     "crash": ("Crash VM", "Kill the hypervisor process; its file descriptors close."),
@@ -81,6 +97,31 @@ BUTTONS: Final[dict[str, tuple[str, str]]] = {
     "kill": ("Kill process", "End the process; what it was bound to is unbound."),
     "mistake": ("Try it", "Make the call that is described here."),
     "script": ("Show as script", "All lines so far as one Python script, to copy."),
+    "new-machine": (
+        "New machine",
+        "Leave this machine, and start with a fresh one: its administrator limits PASIDs by this policy, its "
+        "hypervisors ask for them through this interface.",
+    ),
+}
+
+LABELS: Final = {"set-quota": "Set quota of {vm}", "new-machine": "Really?"}
+"""What stands on a button while it means something more particular."""
+
+QUOTA: Final[dict[str, tuple[str, str]]] = {
+    # policy: (what the quota of a new VM is, what the chosen VM may have)
+    "fixed": (
+        "As many PASIDs as the quota are set aside for a VM.",
+        "{vm} uses {used} of {quota} PASIDs set aside for it.",
+    ),
+    "rlimit": (
+        "The quota is the limit of a VM's process. Nothing is set aside.",
+        "{vm} uses {used} of {quota} PASIDs, the limit of its process.",
+    ),
+    "cgroup": (
+        "The quota is the max of the VM's own control group.",
+        "{vm} is in group {group}: {used} of {quota} PASIDs used.",
+    ),
+    "root": ("", "{vm} is in the root of all groups, which has no limit."),
 }
 
 WHY: Final = {
@@ -128,6 +169,13 @@ CHART: Final = {
     "owner": "owner",
 }
 
+ADMINISTRATORS: Final = {
+    "allowed": "Who may have how many PASIDs on this machine: {policy}, through {api}",
+    "refused": "Who was refused, and why: {asked}",
+    "all-refused": "Who was refused, and why (click a question above to see its answers only)",
+    "nobody": "Nobody was refused.",
+}
+
 EMPTY: Final = {
     "entry": "Click an entry of the PASID table to see its 512 bits, field by field.",
     "flow": "Nothing has happened yet.",
@@ -149,9 +197,39 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     ),
     "adopted": ("This is your machine", "What you do here and what your cells do is one history."),
     "plug": ("{device} is plugged in", "The host drives it: {queues} work queues, requester ID {rid}."),
-    "create-vm": (
+    "create-vm-fixed": (
         "{vm} is running",
         "Its hypervisor owns an ioasid_set of {quota} PASIDs. Next: assign a device to it.",
+    ),
+    "create-vm-rlimit": (
+        "{vm} is running",
+        "Its hypervisor may have up to {quota} PASIDs, of which none is set aside. Next: assign a device to it.",
+    ),
+    "create-vm-cgroup": (
+        "{vm} is running",
+        "Its hypervisor is in a control group of its own with a max of {quota} PASIDs. Next: assign a device to it.",
+    ),
+    "set-quota-fixed": (
+        "{vm} may have {quota} PASIDs",
+        "That many are set aside for it alone; it has {used}.",
+    ),
+    "set-quota-rlimit": (
+        "{vm} may have {quota} PASIDs",
+        "That is the soft and the hard limit of its hypervisor now, and no promise; it has {used}.",
+    ),
+    "set-quota-cgroup": (
+        "Group {group} may have {quota} PASIDs",
+        "That is its max now, shared by all VMs in it ({members}); they have {used}.",
+    ),
+    "set-quota-over": ("", "What is out already is not taken away: more is refused until enough is back."),
+    "new-machine": (
+        "A new machine: {policy}, PASIDs through {api}",
+        "Nothing happened to the machine before: a variable of your cells, such as m, still means it. "
+        "The new one is lab.machine.",
+    ),
+    "really": (
+        "Leave this machine?",
+        "Press 'Really?' to start with a new one. The lab then forgets the {count} call{s} made on this one.",
     ),
     "assign-adi": (
         "{device} belongs to {vm}",
@@ -205,6 +283,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     ),
     "check-broken": ("{count} invariant{s} broken", "{where}"),
     "refused": ("Refused: -{name}", "The answer: {reason}."),
+    "refused-before": ("", "Before that the host refused {name}: {reason}."),
     "fault": ("DMA fault {code}: {label}", "{meaning}. The IOMMU recorded it, and the host logged it."),
     "no-fault": ("The request went through", "It was answered by address {address}."),
     "future": ("", "{count} later step{s} dropped: this is a new future."),
@@ -224,7 +303,7 @@ ERRNO: Final = {
     "ENODEV": "There is no such device here.",
     "ENOENT": "No such number: nobody has allocated it, or it is dying and takes no new user.",
     "ENOMEM": "Memory is used up.",
-    "ENOSPC": "A limit is reached: this VM's quota is used up, or all quotas together would be more than 2^20.",
+    "ENOSPC": "A limit is reached: that of this VM, or too few of the 2^20 PASIDs are left.",
     "ENXIO": "The device refused the command.",
     "EPERM": "The policy of this VM does not allow it.",
     "ESRCH": "Whoever is meant does not run (any more).",
@@ -239,13 +318,13 @@ MISTAKES: Final[dict[str, tuple[str, str, str, str]]] = {
         "Bind one more process in a VM whose quota is used up.",
         "Needs a VM whose quota is used up, with a device and an unbound process: create one with quota 1, bind one "
         "process, start another.",
-        "A set never holds more PASIDs than its quota, so no VM can starve the others.",
+        "Whoever is at the limit gets no more; whether it is a promise, too, depends on the administrator's policy.",
     ),
     "quota-system": (
         "Ask for more PASIDs than there are",
         "Create a VM with a quota of 2^20 PASIDs.",
-        "",
-        "All quotas together fit into the 20 bits of a PASID; the host holds some of them already.",
+        "Needs a policy that sets PASIDs aside: a limit of a process is no promise, and can be any number.",
+        "What is promised to all together fits into the 20 bits of a PASID; the host holds some of them already.",
     ),
     "unknown": (
         "Bind an unknown PASID",

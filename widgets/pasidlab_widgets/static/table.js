@@ -1,5 +1,5 @@
 // A table: rows are recognised by key, a cell whose text changes flashes, a new row fades in.
-// State: title, columns [[key, title, mono]], order [key], rows {key: [state, [cells], [changed column keys]]}, empty, selected (key), height.
+// State: title, columns [[key, title, mono, wrap]], order [key], rows {key: [state, [cells], [changed column keys]]}, empty, selected (key), height.
 
 export default {
   render({ model, el }) {
@@ -24,13 +24,22 @@ export default {
       rows.clear();
       body.replaceChildren();
     };
+    // A sentence may break anywhere but within "-ENOSPC".
+    const write = (td, text) => {
+      if (!td.classList.contains("prose")) { td.textContent = text; return; }
+      td.replaceChildren(...text.split(/(-[A-Z]{3,})/).map((part, i) => {
+        if (i % 2 === 0) return part;
+        return Object.assign(document.createElement("span"), { className: "whole", textContent: part });
+      }));
+    };
     const makeRow = (key, state) => {
       const tr = document.createElement("tr");
       tr.dataset.key = key;
       if (!first) tr.classList.add("is-new");
-      for (const [name, , mono] of state.columns) {
+      for (const [name, , mono, wrap] of state.columns) {
         const td = tr.insertCell();
         if (mono) td.classList.add("num");
+        if (wrap) td.classList.add("prose");
         if (name === "state") td.classList.add("state");
       }
       makePickable(tr);
@@ -52,7 +61,7 @@ export default {
           const td = row.tr.cells[i];
           td.classList.toggle("is-changed", changed.includes(state.columns[i][0]));
           if (td.textContent === text) return;
-          td.textContent = text;
+          write(td, text);
           if (!fresh && !reducedMotion()) td.animate([{ backgroundColor: "var(--pl-flash)" }, { backgroundColor: "transparent" }], 900);
         });
         if (row.tr === at) at = at.nextSibling; else body.insertBefore(row.tr, at);
