@@ -5,7 +5,7 @@ from importlib import import_module
 import pytest
 
 from pasidlab.deviations import DEVIATIONS
-from tests.deviations.switch import DEVIANTS, ROWS, SCENARIOS, Lab, switched_on
+from tests.deviations.switch import DEVIANTS, SCENARIOS, Lab, switched_on
 
 for subject in ("dying", "sets", "spids", "notifiers", "binding", "mediated", "administrators"):
     import_module(f"tests.deviations.{subject}")
