@@ -75,7 +75,7 @@ class Machine(Handle):
         self, iommu: str = "vtd", memory: int = _MEMORY, quota_policy: str = "fixed", pasid_api: str = "vfio"
     ) -> None:
         """``quota_policy`` is how the administrator limits PASIDs (:mod:`pasidlab.kernel.ioasid.quota`), ``pasid_api``
-        how hypervisors ask for them (:mod:`pasidlab.virt.ioasid_user`). ``ValueError`` for words that are not known.
+        how hypervisors ask for them (:mod:`pasidlab.virt.ioasid_user`). ``ValueError`` for what a machine cannot have.
         """
         if iommu != "vtd":
             raise ValueError(f"iommu must be 'vtd' (Intel VT-d, scalable mode), not {iommu!r}")
@@ -83,6 +83,8 @@ class Machine(Handle):
             raise ValueError(f"quota_policy must be one of {', '.join(QUOTA_POLICIES)}, not {quota_policy!r}")
         if pasid_api not in PASID_APIS:
             raise ValueError(f"pasid_api must be one of {', '.join(PASID_APIS)}, not {pasid_api!r}")
+        if type(memory) is not int or memory % 4096 or not 1 << 20 <= memory <= 1 << 46:
+            raise ValueError(f"memory must be whole pages between 1 MiB and 64 TiB, not {memory!r} bytes")
         super().__init__(self)
         self.iommu = iommu
         self.quota_policy = quota_policy
@@ -377,6 +379,9 @@ class Machine(Handle):
 
 
 def _request(rid: int, pasid: int | None, address: int, access: str) -> DmaRequest:
+    for number in (rid, address, 0 if pasid is None else pasid):
+        if type(number) is not int:
+            raise KernelError("EINVAL", f"requester ID, PASID and address must be numbers, not {number!r}")
     if pasid is not None and not 0 <= pasid < PASID_LIMIT:
         raise KernelError("EINVAL", f"a PASID must be between 0 and {PASID_LIMIT - 1}, not {pasid}")
     if not 0 <= address < 1 << 64:

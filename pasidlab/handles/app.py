@@ -95,7 +95,9 @@ class App(Handle):
         self.process.mm.write(address, data)
 
     def read(self, address: int, length: int) -> bytes:
-        """Read its memory by the CPU. ``-EFAULT`` where nothing is mapped."""
+        """Read its memory by the CPU. ``-EFAULT`` where nothing is mapped, ``-EINVAL`` no such range."""
+        if type(address) is not int or type(length) is not int or length < 0:
+            raise KernelError("EINVAL", f"address and length must be numbers, not {address!r} and {length!r}")
         return self.process.mm.read(address, length)
 
     # --- shared virtual addressing ------------------------------------------------------------------------------------

@@ -9,7 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import wraps
+from inspect import Signature, signature
 from typing import TYPE_CHECKING, ClassVar, Concatenate, ParamSpec, TypeVar
+
+from pasidlab.errors import KernelError
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
@@ -54,9 +57,12 @@ def transaction(method: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[
 
 
 def _operation(method: Callable[Concatenate[H, P], R], *, atomic: bool) -> Callable[Concatenate[H, P], R]:
+    takes = signature(method)
+
     @wraps(method)
     def operation(self: H, /, *args: P.args, **kwargs: P.kwargs) -> R:
         machine = self.machine
+        _check(machine, takes, takes.bind(self, *args, **kwargs).arguments)
         outermost = not machine.timeline.busy
         try:
             with machine.timeline.operation(line_of(self, method.__name__, args, kwargs), atomic=atomic):
@@ -69,6 +75,30 @@ def _operation(method: Callable[Concatenate[H, P], R], *, atomic: bool) -> Calla
                 machine.supervisor()
 
     return operation
+
+
+def _check(machine: Machine, takes: Signature, arguments: dict[str, object]) -> None:
+    """``-EINVAL`` for an argument of another kind than the one that is written, or a handle of another machine.
+
+    Nothing has happened then, and nothing is recorded: such a call could not be written down.
+    """
+    for name, value in arguments.items():
+        wanted = str(takes.parameters[name].annotation)
+        if name != "self" and not any(_is(value, kind) for kind in wanted.split(" | ")):
+            raise KernelError("EINVAL", f"{name} must be {wanted.replace(' | ', ' or ')}, not {value!r}")
+        if isinstance(value, Handle) and value.machine is not machine:
+            raise KernelError("EINVAL", f"{name} must be of this machine, and {value!r} is of another one")
+
+
+def _is(value: object, kind: str) -> bool:
+    """Whether a value is what an annotation says; annotations are text here, since handles know each other by name."""
+    if kind in ("Any", "object") or "[" in kind:
+        return True
+    if kind == "None":
+        return value is None
+    if isinstance(value, bool):
+        return kind == "bool"
+    return any(known.__name__ == kind for known in type(value).__mro__)
 
 
 def line_of(handle: Handle, name: str, args: tuple[object, ...], kwargs: dict[str, object]) -> str:

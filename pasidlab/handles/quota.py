@@ -17,7 +17,7 @@ __all__ = ["number", "prlimit"]
 def number(value: object, what: str = "a quota") -> int:
     """A number of PASIDs; ``-EINVAL`` for anything that is no whole number."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise KernelError("EINVAL", f"{what} must be a number of PASIDs, not {value!r}")
+        raise KernelError("EINVAL", f"{what} must be a whole number, not {value!r}")
     return value
 
 

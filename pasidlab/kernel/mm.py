@@ -18,6 +18,8 @@ from pasidlab.kernel.pagetable import FIRST_LEVEL, PageTable
 from pasidlab.timeline import Part, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pasidlab.kernel.pages import PageAllocator
     from pasidlab.timeline import Timeline
 
@@ -119,11 +121,10 @@ class Mm(Part, state=("_next", "pasid")):
         self.retire()
 
 
-def _pieces(address: int, length: int) -> list[tuple[int, int]]:
-    """The parts of a byte range, cut at page borders."""
-    pieces, end = [], address + length
+def _pieces(address: int, length: int) -> Iterator[tuple[int, int]]:
+    """The parts of a byte range, cut at page borders; the range may be larger than any memory."""
+    end = address + length
     while address < end:
         size = min(end, (address | PAGE_SIZE - 1) + 1) - address
-        pieces.append((address, size))
+        yield address, size
         address += size
-    return pieces

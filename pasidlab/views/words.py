@@ -126,7 +126,7 @@ HOLDERS: Final[dict[str, HolderWords]] = {
     "vfio": HolderWords("allocator", "VFIO, for the guest of {owner}", "when VFIO frees the number"),
     "dev-ioasid": HolderWords("allocator", "/dev/ioasid, for {owner}", "when the file frees the number"),
     "sva": HolderWords("allocator", "SVA of {owner}: {process}", "when the process unbinds or exits"),
-    "aux-domain": HolderWords("aux", "default PASID of {part}", "when the last interface is detached"),
+    "aux-domain": HolderWords("aux", "default PASID of {part}", "when no interface is left"),
     "iommu": HolderWords("binding", "entry on {devices}", "when the last device unbinds"),
     "kvm": HolderWords("kvm-entry", "guest {guest} → host {host}", "at UNBIND or FREE"),
     "vdcm": HolderWords("programming", "programmed into wq{queue} of {device}", "when the queue is stopped"),

@@ -45,8 +45,8 @@ class Capacity(Actor, state=("available", "installed", "reserved", "total")):
         Errors: ``-EINVAL`` less than 1.
         """
         self._lock.take("ioasid_install_capacity")
-        if total < 1:
-            raise KernelError("EINVAL", f"the capacity must be at least 1 IOASID, not {total}")
+        if type(total) is not int or total < 1:
+            raise KernelError("EINVAL", f"the capacity must be at least 1 IOASID, not {total!r}")
         why = self._not_to_install(total)
         if why:
             self.emit(Verb.IGNORE, f"capacity {total}: {why}", capacity=total)
@@ -70,8 +70,8 @@ class Capacity(Actor, state=("available", "installed", "reserved", "total")):
     def reserve(self, count: int) -> int:
         """Set ``count`` IOASIDs aside (0: all that are left); returns how many that were. ``-ENOSPC``, ``-EINVAL``."""
         self._lock.take("ioasid_reserve_capacity")
-        if count < 0:
-            raise KernelError("EINVAL", f"what is reserved must be 0 or more, not {count}")
+        if type(count) is not int or count < 0:
+            raise KernelError("EINVAL", f"what is reserved must be 0 or more, not {count!r}")
         count = count or self.available
         self.take(count, "a reservation")
         self.reserved += count
@@ -84,8 +84,10 @@ class Capacity(Actor, state=("available", "installed", "reserved", "total")):
         Errors: ``-EINVAL`` more than was reserved, or negative.
         """
         self._lock.take("ioasid_cancel_capacity")
-        if not 0 <= count <= self.reserved:
-            raise KernelError("EINVAL", f"what is given back must be 0 to {self.reserved} (all reserved), not {count}")
+        if type(count) is not int or not 0 <= count <= self.reserved:
+            raise KernelError(
+                "EINVAL", f"what is given back must be 0 to {self.reserved} (all reserved), not {count!r}"
+            )
         self.reserved -= count
         self.give(count)
         self.emit(Verb.CANCEL, "reservation", before=count, count=count, available=self.available)

@@ -65,7 +65,7 @@ class IoasidIds(Actor):
 
     def alloc(
         self,
-        the_set: IoasidSet,
+        the_set: IoasidSet | None,
         minimum: int,
         maximum: int,
         holder: str,
@@ -78,6 +78,8 @@ class IoasidIds(Actor):
         is gone or free-pending, the policy refuses, the quota is used up, no number or no memory is free.
         """
         self.lock.take("ioasid_alloc")
+        if the_set is None:
+            raise IoasidRefused("an IOASID must belong to an ioasid_set")
         if self.sets.get(the_set.set_id) is not the_set:
             raise IoasidRefused(f"{the_set.name} has no ioasid_set any more")
         self._refuse_ending(the_set)
@@ -158,9 +160,11 @@ class IoasidIds(Actor):
 
     def _free_used(self, record: IoasidRecord) -> None:
         record.phase = Phase.TOLD
-        self.notifiers.deliver(record, IoasidEvent.FREE, HEARD_ON[IoasidEvent.FREE])
-        record.phase = Phase.PENDING
-        self._drop(record, 0)
+        try:
+            self.notifiers.deliver(record, IoasidEvent.FREE, HEARD_ON[IoasidEvent.FREE])
+        finally:
+            record.phase = Phase.PENDING
+            self._drop(record, 0)
 
     @staticmethod
     def _not_to_free(the_set: IoasidSet | None, record: IoasidRecord | None) -> str:

@@ -121,8 +121,8 @@ class IoasidSets(Actor):
         """
         self._lock.take("ioasid_set_alloc")
         kind = self._kind(token, kind)
-        if quota is not None and quota < 0:
-            raise KernelError("EINVAL", f"the quota of {name} must be 0 or more, not {quota}")
+        if quota is not None and (type(quota) is not int or quota < 0):
+            raise KernelError("EINVAL", f"the quota of {name} must be a number, 0 or more, not {quota!r}")
         quota = self._all_left(name) if quota == 0 else quota
         if quota is not None and quota > self._capacity.available:
             raise KernelError(
@@ -215,8 +215,8 @@ class IoasidSets(Actor):
         self.require(the_set)
         if the_set.quota is None:
             raise KernelError("EINVAL", f"{the_set.name} has no quota of its own to adjust: a policy limits it")
-        if quota < 1:
-            raise KernelError("EINVAL", f"the quota of {the_set.name} must be at least 1, not {quota}")
+        if type(quota) is not int or quota < 1:
+            raise KernelError("EINVAL", f"the quota of {the_set.name} must be a number, at least 1, not {quota!r}")
         if the_set.count > quota:
             raise KernelError(
                 "EINVAL", f"the quota of {the_set.name} must be at least the {the_set.count} PASIDs out, not {quota}"
@@ -234,9 +234,11 @@ class IoasidSets(Actor):
         if self._sets.get(the_set.set_id) is not the_set:
             raise KernelError("EINVAL", f"{the_set.name} has no ioasid_set any more")
 
-    def find_mm(self, token: Part) -> IoasidSet | None:
-        """The set whose token is ``token`` (``ioasid_find_mm_set``); no reference is taken."""
+    def find_mm(self, token: Part | None) -> IoasidSet | None:
+        """The set of type MM whose token is ``token`` (``ioasid_find_mm_set``); no reference is taken."""
         self._lock.take("ioasid_find_mm_set")
+        if token is None:
+            return None
         return next((known for known in self._sets.values() if known.token is token), None)
 
     def for_each(self, the_set: IoasidSet, visit: Callable[[int], None]) -> None:

@@ -95,13 +95,15 @@ class Subscriptions(Actor):
 
     # --- by mm --------------------------------------------------------------------------------------------------------
 
-    def register_mm(self, token: Part, subscriber: Subscriber) -> None:
+    def register_mm(self, token: Part | None, subscriber: Subscriber) -> None:
         """Subscribe to the set of ``token``, which need not exist yet.
 
-        Errors: ``-EBUSY`` registered twice, or the set already has IDs (events are not replayed); ``-EEXIST`` on the
-        set's chain already, by :meth:`register`; ``-ENOMEM``.
+        Errors: ``-EINVAL`` no token (v2, v3); ``-EBUSY`` registered twice, or the set already has IDs (events are not
+        replayed); ``-EEXIST`` on the set's chain already, by :meth:`register`; ``-ENOMEM``.
         """
         self._lock.take("ioasid_register_notifier_mm")
+        if token is None:
+            raise KernelError("EINVAL", f"{subscriber.notifier_name} must name an mm to register by")
         if self._find(token, subscriber) is not None:
             raise KernelError("EBUSY", f"{subscriber.notifier_name} is already registered for this VM")
         the_set = self._set_of(token)
