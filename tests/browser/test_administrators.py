@@ -99,7 +99,7 @@ def test_another_administrator_by_clicking(lab: LabPage, notebook: Notebook) -> 
     lab.press("set-quota")
     lab.page.wait_for_timeout(500)
     assert sum(notebook.received) < 10_000
-    lab.says("Group vm1 may have 3 PASIDs")
+    lab.says("Group vm1 may have 3 of the PASIDs")
     lab.says('m.vm("vm1").set_quota(3)')
     expect(row(lab, 0, "vm1").locator("td.is-changed")).to_have_text(["3", "3"])
     bind(lab, "three")

@@ -231,9 +231,9 @@ def test_every_policy_and_interface_has_its_words() -> None:
 @pytest.mark.parametrize(
     ("policy", "why", "title"),
     [
-        ("fixed", "vm1 has used its quota of 2 PASIDs", "vm1 may have 3 PASIDs"),
-        ("rlimit", "vm1 has reached its soft limit of 2 PASIDs", "vm1 may have 3 PASIDs"),
-        ("cgroup", "group vm1 has 2 PASIDs in use and a max of 2 (-EAGAIN)", "Group vm1 may have 3 PASIDs"),
+        ("fixed", "vm1 has used its quota of 2 PASIDs", "vm1 may have 3 of the PASIDs"),
+        ("rlimit", "vm1 has reached its soft limit of 2 PASIDs", "vm1 may have 3 of the PASIDs"),
+        ("cgroup", "group vm1 has 2 PASIDs in use and a max of 2 (-EAGAIN)", "Group vm1 may have 3 of the PASIDs"),
     ],
 )
 def test_who_is_refused_gets_more_by_a_click(lab: Lab, policy: str, api: str, why: str, title: str) -> None:
@@ -285,7 +285,7 @@ def test_a_group_is_named_with_all_who_share_it() -> None:
     lab = Lab(m)
     lab.set(vm="vm2", quota=6)
     lab.press("set-quota")
-    assert lab.message.title == "Group tenant may have 6 PASIDs"
+    assert lab.message.title == "Group tenant may have 6 of the PASIDs"
     assert "(vm1, vm2); they have 2" in lab.message.sentences[0]
     assert "vm2 is in group tenant: 2 of 6 PASIDs used." in allowed_words(lab)
     lab.set(vm="free")

@@ -76,7 +76,7 @@ def set_quota(machine: Machine, name: str, quota: int) -> Message:
 
     >>> from pasidlab import Machine
     >>> m = Machine(quota_policy="cgroup"); vm = m.create_vm("vm1", quota=2); set_quota(m, "vm1", 3).title
-    'Group vm1 may have 3 PASIDs'
+    'Group vm1 may have 3 of the PASIDs'
     """
     vm = machine.vm(name)
     vm.set_quota(quota)

@@ -210,15 +210,15 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "Its hypervisor is in a control group of its own with a max of {quota} PASIDs. Next: assign a device to it.",
     ),
     "set-quota-fixed": (
-        "{vm} may have {quota} PASIDs",
+        "{vm} may have {quota} of the PASIDs",
         "That many are set aside for it alone; it has {used}.",
     ),
     "set-quota-rlimit": (
-        "{vm} may have {quota} PASIDs",
+        "{vm} may have {quota} of the PASIDs",
         "That is the soft and the hard limit of its hypervisor now, and no promise; it has {used}.",
     ),
     "set-quota-cgroup": (
-        "Group {group} may have {quota} PASIDs",
+        "Group {group} may have {quota} of the PASIDs",
         "That is its max now, shared by all VMs in it ({members}); they have {used}.",
     ),
     "set-quota-over": ("", "What is out already is not taken away: more is refused until enough is back."),
