@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import io
+import os
 import shutil
 import subprocess
 import sys
@@ -17,13 +18,26 @@ from pathlib import Path
 
 __all__ = ["main"]
 
+_PIPE_CLOSED = 141
+"""What a shell reports of a program that SIGPIPE has ended."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
-    parser = _parser()
-    options = parser.parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # an arrow that the terminal does not have must not end a story
+    try:
+        status = _command(argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read this has seen enough: `pasidlab stories | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _PIPE_CLOSED
+    return status
+
+
+def _command(argv: Sequence[str] | None) -> int:
+    parser = _parser()
+    options = parser.parse_args(argv)
     if options.command == "stories":
         return _stories()
     if options.command == "run":

@@ -201,7 +201,7 @@ class Machine(Handle):
 
     def vm(self, name: str) -> VirtualMachine:
         """The handle of a running VM; ``-ESRCH`` if there is none of that name."""
-        if name not in self.vmms:
+        if type(name) is not str or name not in self.vmms:
             raise KernelError("ESRCH", f"no VM named {name} is running")
         return VirtualMachine(self, name)
 

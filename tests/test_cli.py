@@ -78,3 +78,10 @@ def test_a_terminal_without_arrows_does_not_end_a_story() -> None:
     done = subprocess.run(command, capture_output=True, check=False, env=environment)
     assert done.returncode == 0
     assert done.stderr == b""
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """`pasidlab stories | head -1` ends without a traceback."""
+    command = f"{sys.executable} -m pasidlab run two-vms | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (len(done.stdout.splitlines()), done.stderr) == (1, "")

@@ -74,8 +74,8 @@ class IoasidCore(IoasidIds):
         set has this SPID, or this ID has one already.
         """
         self.lock.take("ioasid_attach_spid")
-        if not 0 <= spid < INVALID_IOASID:
-            raise KernelError("EINVAL", f"a guest PASID must be between 0 and {INVALID_IOASID - 1}, not {spid}")
+        if type(spid) is not int or not 0 <= spid < INVALID_IOASID:
+            raise KernelError("EINVAL", f"a guest PASID must be between 0 and {INVALID_IOASID - 1}, not {spid!r}")
         record = self._to_get_a_spid(ioasid)
         self._refuse_twin(record, spid)
         self._refuse_second_spid(record)
@@ -130,7 +130,8 @@ class IoasidCore(IoasidIds):
         ``None`` (the kernel's INVALID_IOASID): no such SPID, or the set is gone.
         """
         self.lock.take("ioasid_find_by_spid")
-        ioasid = the_set.spids.get(spid)
+        valid = self.sets.get(the_set.set_id) is the_set
+        ioasid = the_set.spids.get(spid) if valid else None
         if ioasid is None or holder is None:
             return ioasid
         if self.ids[ioasid].free_pending:

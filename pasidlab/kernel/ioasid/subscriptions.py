@@ -187,7 +187,9 @@ class Subscriptions(Actor):
         return -subscriber.notifier_priority
 
     def deliver(self, record: IoasidRecord, event: IoasidEvent, flags: NotifyFlag) -> None:
-        """Tell everyone, one by one. What a handler answers, or that it fails, changes nothing for the others."""
+        """Tell everyone, one by one. What a handler answers, or is refused (``KernelError``), changes nothing for the
+        others. Any other exception is a mistake in the handler, and comes out.
+        """
         if not len(record.owner.chain) and not len(self.global_chain):
             return
         listeners = self.listeners(record.owner, flags)
