@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from bokeh.models import ColumnDataSource
@@ -296,7 +297,8 @@ def test_a_group_is_named_with_all_who_share_it() -> None:
 
 def allowed_words(lab: Lab) -> str:
     """What the group of controls says of the chosen VM's quota."""
-    return str(lab._panels[1]._allowed.value)  # type: ignore[attr-defined]
+    panel: Any = lab._panels[1]
+    return str(panel._allowed.value)
 
 
 def test_the_button_and_the_hint_follow_the_chosen_vm(two_vms: Lab) -> None:
@@ -356,7 +358,8 @@ def test_another_policy_has_other_columns(lab: Lab) -> None:
     assert shown.state["title"] == "Who may have how many PASIDs on this machine: rlimit, through /dev/ioasid"
     assert shown.state["rows"] == {}
     new_machine(lab, "cgroup")
-    assert [column[1] for column in shown.state["columns"]][-2:] == ["refused", "members"]  # type: ignore[attr-defined]
+    columns: Any = shown.state["columns"]
+    assert [column[1] for column in columns][-2:] == ["refused", "members"]
 
 
 def test_the_comparison_is_made_once_when_it_is_first_seen(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -374,7 +377,8 @@ def test_the_comparison_is_made_once_when_it_is_first_seen(lab: Lab, monkeypatch
     new_machine(lab, "cgroup")
     lab.press("create-vm")
     assert made == [0]
-    assert row(shown.compared, "move")[1][0] == "a move of greedy"  # type: ignore[index]
+    move: Any = row(shown.compared, "move")
+    assert move[1][0] == "a move of greedy"
 
 
 def test_a_row_of_the_comparison_shows_why(lab: Lab) -> None:
