@@ -202,9 +202,10 @@ class IoasidFile(Actor, state=("open",)):
         """
         event = self._ioctl("REQUEST_ALLOC", min=minimum, max=maximum)
         self._check(argsz, _ALLOC_SIZE, flags)
-        if not 0 <= minimum <= maximum < 1 << ID_BITS:
+        whole = type(minimum) is type(maximum) is int
+        if not (whole and 0 <= minimum <= maximum < 1 << ID_BITS):
             raise KernelError(
-                "EINVAL", f"the range must be min <= max, both of {ID_BITS} bits, not [{minimum}, {maximum}]"
+                "EINVAL", f"the range must be min <= max, both of {ID_BITS} bits, not [{minimum!r}, {maximum!r}]"
             )
         with self.timeline.because(event):
             try:
@@ -219,8 +220,8 @@ class IoasidFile(Actor, state=("open",)):
         negative.
         """
         event = self._ioctl("REQUEST_FREE", ioasid=ioasid)
-        if ioasid < 0:
-            raise KernelError("EINVAL", f"an ID must be 0 or more, not {ioasid}")
+        if type(ioasid) is not int or ioasid < 0:
+            raise KernelError("EINVAL", f"an ID must be a number, 0 or more, not {ioasid!r}")
         with self.timeline.because(event):
             self.user.free(ioasid)
         return 0
@@ -237,10 +238,10 @@ class IoasidFile(Actor, state=("open",)):
 
     @staticmethod
     def _check(argsz: int, least: int, flags: int) -> None:
-        if argsz < least:
-            raise KernelError("EINVAL", f"argsz must be at least {least}, not {argsz}")
-        if flags:
-            raise KernelError("EINVAL", f"the flags must be 0, not {flags:#x}")
+        if type(argsz) is not int or argsz < least:
+            raise KernelError("EINVAL", f"argsz must be at least {least}, not {argsz!r}")
+        if type(flags) is not int or flags:
+            raise KernelError("EINVAL", f"the flags must be 0, not {flags!r}")
 
     # --- as a hypervisor uses it --------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from itertools import permutations
 
 import pytest
 
+from pasidlab import Machine
 from pasidlab.errors import KernelError
 from pasidlab.timeline import Verb
 from pasidlab.virt.ioasid_user import ID_BITS, USER_QUOTA
@@ -276,3 +277,24 @@ def test_users_and_files_say_what_they_are(world):
     assert repr(world.file) == "<file of /dev/ioasid for vm1>"
     world.vm1.crash()
     assert repr(user) == "<ioasid_user of vm1: gone>"
+
+
+@pytest.mark.parametrize("value", [None, "1", 1.5, True, [1]], ids=repr)
+def test_what_is_no_number_is_einval(value):
+    """In every field of every request; nothing is given or taken."""
+    m = Machine(pasid_api="dev-ioasid")
+    vm = m.create_vm("vm1", quota=4)
+    file = next(iter(m.ioasid_device.files.values()))
+    before = m.timeline.digest()
+    for call in (
+        lambda: file.request_alloc(value, 9),
+        lambda: file.request_alloc(1, value),
+        lambda: file.request_alloc(1, 9, argsz=value),
+        lambda: file.get_info(value),
+        lambda: file.get_info(flags=value),
+        lambda: file.request_free(value),
+    ):
+        with pytest.raises(KernelError, match="EINVAL"):
+            call()
+    assert m.timeline.digest() == before
+    assert vm.request_pasid() == 1

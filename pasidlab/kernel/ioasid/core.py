@@ -130,8 +130,7 @@ class IoasidCore(IoasidIds):
         ``None`` (the kernel's INVALID_IOASID): no such SPID, or the set is gone.
         """
         self.lock.take("ioasid_find_by_spid")
-        valid = self.sets.get(the_set.set_id) is the_set
-        ioasid = the_set.spids.get(spid) if valid else None
+        ioasid = the_set.spids.get(spid) if self.sets.has(the_set) else None
         if ioasid is None or holder is None:
             return ioasid
         if self.ids[ioasid].free_pending:

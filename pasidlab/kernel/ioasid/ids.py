@@ -80,7 +80,7 @@ class IoasidIds(Actor):
         self.lock.take("ioasid_alloc")
         if the_set is None:
             raise IoasidRefused("an IOASID must belong to an ioasid_set")
-        if self.sets.get(the_set.set_id) is not the_set:
+        if not self.sets.has(the_set):
             raise IoasidRefused(f"{the_set.name} has no ioasid_set any more")
         self._refuse_ending(the_set)
         if minimum < 0:
@@ -180,7 +180,7 @@ class IoasidIds(Actor):
         Those with other users stay in the set's table, free-pending, until these have let go.
         """
         self.lock.take("ioasid_free_all_in_set")
-        if self.sets.get(the_set.set_id) is the_set:
+        if self.sets.has(the_set):
             self.sets.for_each(the_set, lambda ioasid: self.free(the_set, ioasid))
 
     # --- references ---------------------------------------------------------------------------------------------------

@@ -229,9 +229,13 @@ class IoasidSets(Actor):
 
     # --- looking up ---------------------------------------------------------------------------------------------------
 
+    def has(self, the_set: IoasidSet) -> bool:
+        """Whether a set is in the table: it may be gone, or its number another's, or it may be another core's."""
+        return self._sets.get(the_set.set_id) is the_set
+
     def require(self, the_set: IoasidSet) -> None:
         """``-EINVAL`` unless the set is in the table."""
-        if self._sets.get(the_set.set_id) is not the_set:
+        if not self.has(the_set):
             raise KernelError("EINVAL", f"{the_set.name} has no ioasid_set any more")
 
     def find_mm(self, token: Part | None) -> IoasidSet | None:

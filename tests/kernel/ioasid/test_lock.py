@@ -78,6 +78,7 @@ FREE: dict[str, Any] = {
     "refs": lambda at: at.core.refs(at.number),
     "set_of": lambda at: at.core.set_of(at.number),
     "sets.get": lambda at: at.core.sets.get(0),
+    "sets.has": lambda at: at.core.sets.has(at.the_set),
     "sets.require": lambda at: at.core.sets.require(at.the_set),
     "sets.for_each": lambda at: at.core.sets.for_each(at.the_set, lambda number: None),
     "sets.keys": lambda at: at.core.sets.keys(),
