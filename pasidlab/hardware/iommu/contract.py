@@ -16,18 +16,36 @@ __all__ = ["DmaAborted", "Fault", "IommuUnit", "Stop", "Walk"]
 
 
 class Stop(NamedTuple):
-    """One structure that the walk read. ``stage`` says why: ``lookup``, ``first`` or ``second`` (level)."""
+    """One structure that the walk read. ``stage`` says why: ``lookup``, ``first`` or ``second`` (level).
+
+    ``cache`` names the cache that answered in place of memory (empty: the structure was read from memory at
+    ``address``, which is host-physical). A translation that was found whole in a TLB has no place in memory: it has no
+    ``address``, its ``words`` are those of ``layout``, which then describes the cache's entry.
+    """
 
     stage: str
     name: str
-    address: int
+    address: int | None
     words: tuple[int, ...]
     layout: Layout
     level: int | None = None
+    cache: str = ""
+
+    @property
+    def cached(self) -> bool:
+        """Whether a cache answered; what lies in memory may be different by now."""
+        return bool(self.cache)
 
     def fields(self) -> dict[str, int]:
         """The stop's field values by name."""
         return self.layout.decode(self.words)
+
+    def __str__(self) -> str:
+        level = f" level {self.level}" if self.level else ""
+        fields = " ".join(f"{name}={value:#x}" for name, value in self.fields().items() if value)
+        where = f" at {self.address:#x}" if self.address is not None else ""
+        where += f" (from the {self.cache})" if self.cache else ""
+        return f"{self.stage:>6}{level:<8} {self.name}{where}: {fields or 'all zero'}"
 
 
 class Fault(NamedTuple):
@@ -59,11 +77,7 @@ class Walk:
     fault: Fault | None
 
     def __str__(self) -> str:
-        lines = [str(self.request)]
-        for stop in self.stops:
-            level = f" level {stop.level}" if stop.level else ""
-            fields = " ".join(f"{name}={value:#x}" for name, value in stop.fields().items() if value)
-            lines.append(f"  {stop.stage:>6}{level:<8} {stop.name} at {stop.address:#x}: {fields or 'all zero'}")
+        lines = [str(self.request), *(f"  {stop}" for stop in self.stops)]
         lines.append(f"  -> {self.address:#x}" if self.address is not None else f"  -> {self.fault}")
         return "\n".join(lines)
 
@@ -85,5 +99,8 @@ class IommuUnit(Protocol):
     def translate(self, request: DmaRequest) -> int | Fault:
         """Translate a real request: the host-physical address, or the fault, which the unit has recorded."""
 
-    def walk(self, request: DmaRequest) -> Walk:
-        """Answer what would happen to a request. Changes nothing: no fault record, no accessed or dirty bit."""
+    def walk(self, request: DmaRequest, *, caches: bool = True) -> Walk:
+        """Answer what would happen to a request. Changes nothing: no fault record, no cache, no accessed or dirty bit.
+
+        Without ``caches`` it is the tables alone that answer.
+        """

@@ -12,7 +12,6 @@ table mode.
 
 from __future__ import annotations
 
-from enum import IntEnum, unique
 from typing import NamedTuple
 
 from pasidlab.errors import BusError
@@ -22,27 +21,14 @@ from pasidlab.hardware.iommu.vtd.identity import Revision
 from pasidlab.hardware.iommu.vtd.rules import VtdRules
 from pasidlab.hardware.layouts.vtd import CONTEXT_ENTRY, PASID_DIR_ENTRY, PASID_ENTRY, ROOT_ENTRY
 from pasidlab.hardware.memory import Memory
+from pasidlab.hardware.pcie import RequestKind
 
-__all__ = ["PasidLookup", "RequestKind", "Trace", "find_pasid_entry"]
+__all__ = ["PasidLookup", "Trace", "find_pasid_entry"]
 
 Trace = list[Stop] | None
 """Where the stops of a walk are written down, or ``None`` on the fast path."""
 
 _POINTER = ~0xFFF
-
-
-@unique
-class RequestKind(IntEnum):
-    """What a request asks of the unit."""
-
-    MEMORY = 0
-    """An untranslated memory request."""
-    TRANSLATION = 1
-    """An ATS translation request."""
-    TRANSLATED = 2
-    """A memory request that the device translated before."""
-    PAGE = 3
-    """A page request."""
 
 
 class PasidLookup(NamedTuple):

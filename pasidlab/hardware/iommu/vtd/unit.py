@@ -58,7 +58,7 @@ class VtdUnit(VtdRegisters):
             self._report(outcome)
         return outcome
 
-    def walk(self, request: DmaRequest) -> Walk:
+    def walk(self, request: DmaRequest, *, caches: bool = True) -> Walk:
         """What would happen to a request, with every stop on the way. Changes nothing."""
         stops: list[Stop] = []
         outcome = self._resolve(request, commit=False, trace=stops)
@@ -69,7 +69,7 @@ class VtdUnit(VtdRegisters):
     def _resolve(self, request: DmaRequest, commit: bool, trace: Trace = None) -> int | Fault:
         if not self.translation_enabled:
             return request.address
-        rid, address, access, pasid, privileged = request
+        rid, address, access, pasid, privileged, _ = request
         lookup = find_pasid_entry(self.memory, self.root_pointer, self.rules, rid, pasid, trace=trace)
         if lookup.reason is not None:
             return _fault(lookup.reason, request, lookup.fpd)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from pasidlab.hardware.iommu.vtd.identity import Revision
-from pasidlab.hardware.iommu.vtd.tables import RequestKind, find_pasid_entry
+from pasidlab.hardware.iommu.vtd.tables import find_pasid_entry
 from pasidlab.hardware.layouts.vtd import PASID_DIR_ENTRY, PASID_ENTRY
+from pasidlab.hardware.pcie import RequestKind
 from tests.hardware.iommu.vtd.by_hand import (
     BEYOND,
     CONTEXT,
