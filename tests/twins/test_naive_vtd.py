@@ -115,7 +115,7 @@ def check(unit, twin, request):
 
 def verdict(twin: Twin, request: DmaRequest) -> int:
     """The twin's address, or minus its fault code."""
-    rid, address, access, pasid, privileged = request
+    rid, address, access, pasid, privileged, _ = request
     try:
         return twin.request(rid, pasid, address, access is Access.WRITE, privileged)
     except Blocked as blocked:

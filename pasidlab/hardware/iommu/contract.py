@@ -19,13 +19,13 @@ class Stop(NamedTuple):
     """One structure that the walk read. ``stage`` says why: ``lookup``, ``first`` or ``second`` (level).
 
     ``cache`` names the cache that answered in place of memory (empty: the structure was read from memory at
-    ``address``, which is host-physical). A translation that was found whole in a TLB has no place in memory: it has no
-    ``address``, its ``words`` are those of ``layout``, which then describes the cache's entry.
+    ``address``, which is host-physical). A translation that was found whole in a TLB has no place in memory: there
+    ``address`` is the page that it leads to, and ``layout`` describes the cache's own entry.
     """
 
     stage: str
     name: str
-    address: int | None
+    address: int
     words: tuple[int, ...]
     layout: Layout
     level: int | None = None
@@ -43,9 +43,8 @@ class Stop(NamedTuple):
     def __str__(self) -> str:
         level = f" level {self.level}" if self.level else ""
         fields = " ".join(f"{name}={value:#x}" for name, value in self.fields().items() if value)
-        where = f" at {self.address:#x}" if self.address is not None else ""
-        where += f" (from the {self.cache})" if self.cache else ""
-        return f"{self.stage:>6}{level:<8} {self.name}{where}: {fields or 'all zero'}"
+        where = f" (from the {self.cache})" if self.cache else ""
+        return f"{self.stage:>6}{level:<8} {self.name} at {self.address:#x}{where}: {fields or 'all zero'}"
 
 
 class Fault(NamedTuple):

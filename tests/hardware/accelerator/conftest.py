@@ -29,7 +29,7 @@ class PageMap:
         self.pages = {}
         self.requests = []
 
-    def walk(self, request):
+    def walk(self, request, *, caches=True):
         answer = self._look_up(request)
         if isinstance(answer, Fault):
             return Walk(request, (), None, answer)
