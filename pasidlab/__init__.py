@@ -2,6 +2,7 @@
 
 from pasidlab.errors import KernelError
 from pasidlab.handles import Handle
+from pasidlab.hardware.iommu.contract import Walk
 from pasidlab.machine import Machine
 
 __all__ = ["KernelError", "Machine", "__version__"]
@@ -16,4 +17,12 @@ def _draw(handle: Handle) -> dict[str, str]:
     return bundle(handle)
 
 
+def _draw_walk(walk: Walk) -> dict[str, str]:
+    """The same for walks."""
+    from pasidlab.views.rich import walk_bundle
+
+    return walk_bundle(walk)
+
+
 Handle.draw = staticmethod(_draw)
+Walk.draw = staticmethod(_draw_walk)

@@ -7,8 +7,12 @@ Models the return convention of the kernel interfaces (negative errno). The word
 from __future__ import annotations
 
 import errno as _errno
+from typing import Final
 
 __all__ = ["BusError", "KernelError"]
+
+_KERNEL_ONLY: Final = {"ENOTSUPP": 524}
+"""Errors of ``include/linux/errno.h``, which user space was never meant to see."""
 
 
 class KernelError(Exception):
@@ -23,7 +27,7 @@ class KernelError(Exception):
 
     def __init__(self, name: str, reason: str) -> None:
         self.name = name
-        self.errno: int = getattr(_errno, name)
+        self.errno: int = _KERNEL_ONLY[name] if name in _KERNEL_ONLY else getattr(_errno, name)
         self.reason = reason
         super().__init__(f"-{name}: {reason}")
 

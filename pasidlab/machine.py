@@ -7,31 +7,34 @@ below; nothing here decides how it behaves.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
-from pasidlab.errors import BusError, KernelError
+from pasidlab.errors import KernelError
 from pasidlab.handles import App, AssignedDevice, Cgroup, Handle, PhysicalFunction, VirtualMachine, transaction, verb
+from pasidlab.handles.firmware import bus_request, send
+from pasidlab.handles.names import check_name
 from pasidlab.hardware.accelerator import register_map
 from pasidlab.hardware.accelerator.device import Accelerator
-from pasidlab.hardware.cpu import Cpu
+from pasidlab.hardware.bus import ECAM_SIZE, PcieBus
+from pasidlab.hardware.cpu import Cpu, LocalApic
 from pasidlab.hardware.fabric import Fabric
-from pasidlab.hardware.iommu.contract import DmaAborted, Fault, Walk
+from pasidlab.hardware.iommu.contract import Fault, Walk
+from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.iommu.vtd.unit import VtdUnit
 from pasidlab.hardware.memory import PhysicalMemory
 from pasidlab.hardware.mmio import AddressMap
-from pasidlab.hardware.pcie import PASID_LIMIT, Access, DmaRequest
 from pasidlab.invariants import Report, check
 from pasidlab.kernel.idxd import Idxd
 from pasidlab.kernel.ioasid.quota import QUOTA_POLICIES
+from pasidlab.kernel.iommu.vtd.teardown import STEPS
 from pasidlab.kernel.kernel import Kernel
-from pasidlab.kernel.platform import IOMMU_BASE, Platform
-from pasidlab.timeline import HARDWARE, HOST, USER, Agenda, EnabledAction, Part, Table, Timeline
+from pasidlab.kernel.platform import ECAM_BASE, IOMMU_BASE, Platform
+from pasidlab.timeline import HARDWARE, HOST, Agenda, EnabledAction, Part, Table, Timeline
 from pasidlab.virt.ioasid_user import IoasidDevice
 from pasidlab.virt.vmm import GUEST_MEMORY, POLICIES, Vmm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from pasidlab.kernel.process import Process
 
@@ -48,12 +51,6 @@ _FIRST_BUS: Final = 0x6A
 _BAR_BASE: Final = 0xC000_0000
 _BAR_STEP: Final = 0x100_0000
 _BAR2_OFFSET: Final = 0x80_0000
-_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
-_RESERVED: Final = frozenset(
-    {HOST, USER, HARDWARE, "machine", "agenda", "memory", "iommu-unit", "fabric", "mmio", "cpu0"}
-    | {"accelerators", "vmms", "vm-numbers"}
-)
-"""Words that name a floor of the machine, or one of its parts."""
 
 
 class Machine(Handle):
@@ -72,10 +69,18 @@ class Machine(Handle):
     """
 
     def __init__(
-        self, iommu: str = "vtd", memory: int = _MEMORY, quota_policy: str = "fixed", pasid_api: str = "vfio"
+        self,
+        iommu: str = "vtd",
+        memory: int = _MEMORY,
+        quota_policy: str = "fixed",
+        pasid_api: str = "vfio",
+        identity: VtdIdentity | None = None,
     ) -> None:
         """``quota_policy`` is how the administrator limits PASIDs (:mod:`pasidlab.kernel.ioasid.quota`), ``pasid_api``
-        how hypervisors ask for them (:mod:`pasidlab.virt.ioasid_user`). ``ValueError`` for what a machine cannot have.
+        how hypervisors ask for them (:mod:`pasidlab.virt.ioasid_user`), ``identity`` what the IOMMU can do.
+
+        ``ValueError`` for what a machine cannot have, :class:`KernelError` ``-ENODEV`` for an IOMMU that its kernel
+        cannot drive.
         """
         if iommu != "vtd":
             raise ValueError(f"iommu must be 'vtd' (Intel VT-d, scalable mode), not {iommu!r}")
@@ -85,6 +90,8 @@ class Machine(Handle):
             raise ValueError(f"pasid_api must be one of {', '.join(PASID_APIS)}, not {pasid_api!r}")
         if type(memory) is not int or memory % 4096 or not 1 << 20 <= memory <= 1 << 46:
             raise ValueError(f"memory must be whole pages between 1 MiB and 64 TiB, not {memory!r} bytes")
+        if identity is not None and (identity.vcs or identity.cm):
+            raise ValueError("identity must not have vcs or cm: virtual commands and caching mode are a guest's")
         super().__init__(self)
         self.iommu = iommu
         self.quota_policy = quota_policy
@@ -94,10 +101,13 @@ class Machine(Handle):
         self.world = Part(time, "machine")
         self.agenda = Agenda(time)
         self.memory = PhysicalMemory(time, "memory", memory)
-        self.unit = VtdUnit(time, "iommu-unit", HARDWARE, self.memory)
+        self.bus = PcieBus(time, "pcie")
+        self.apic = LocalApic(time, "cpu0.apic")
+        self.unit = VtdUnit(time, "iommu-unit", HARDWARE, self.memory, identity, self.bus, self.apic)
         self.fabric = Fabric(time, self.memory, self.unit)
         self.mmio = AddressMap(time, "mmio")
         self.mmio.add(IOMMU_BASE, _IOMMU_SIZE, self.unit, "IOMMU registers")
+        self.mmio.add(ECAM_BASE, ECAM_SIZE, self.bus, "PCI configuration space")
         self.cpu = Cpu(time, "cpu0", HOST)
         self.accelerators = Table[str, Accelerator](time, "accelerators")
         self.vmms = Table[str, Vmm](time, "vmms")
@@ -106,8 +116,9 @@ class Machine(Handle):
         more = f", memory={memory:#x}" if memory != _MEMORY else ""
         more += f', quota_policy="{quota_policy}"' if quota_policy != "fixed" else ""
         more += f', pasid_api="{pasid_api}"' if pasid_api != "vfio" else ""
+        more += f", identity={identity.expression}" if identity is not None else ""
         with time.operation(f'm = Machine(iommu="{iommu}"{more})'):
-            platform = Platform(time, self.agenda, HOST, self.memory, memory, self.mmio, self.cpu)
+            platform = Platform(time, self.agenda, HOST, self.memory, memory, self.mmio, self.cpu, self.apic)
             self.kernel = Kernel(platform, QUOTA_POLICIES[quota_policy])
             self.ioasid_device = IoasidDevice(self.kernel) if pasid_api == "dev-ioasid" else None
         time.floor = time.now
@@ -120,24 +131,29 @@ class Machine(Handle):
     # --- hardware -----------------------------------------------------------------------------------------------------
 
     @transaction
-    def plug_accelerator(self, name: str = "dsa0", shared: int = 2, dedicated: int = 4) -> PhysicalFunction:
+    def plug_accelerator(
+        self, name: str = "dsa0", shared: int = 2, dedicated: int = 4, ats: bool = True
+    ) -> PhysicalFunction:
         """Plug in a DSA-like accelerator with work queues and let the host drive it.
 
         With two or more shared queues the last one serves native processes; the other shared queues and all dedicated
-        ones are for assignable interfaces. Errors: ``-EINVAL`` name or number of queues, ``-EEXIST`` the name is taken.
+        ones are for assignable interfaces. With ``ats`` it has a TLB of its own and can ask for pages (ATS, PRI), as
+        the real one; without, every access goes to the IOMMU as it is. Errors: ``-EINVAL`` name or number of queues,
+        ``-EEXIST`` the name is taken.
         """
-        self.check_name("device", name, self._names())
+        check_name("device", name, self._names())
         if shared < 0 or dedicated < 0 or not 1 <= shared + dedicated <= 8:
             raise KernelError(
                 "EINVAL", f"an accelerator must have 1 to 8 work queues, not {shared} shared and {dedicated} dedicated"
             )
         slot = self._next_slot()
         rid = (_FIRST_BUS + slot) << 8 | 0x08
-        device = Accelerator(self.timeline, name, rid, self.fabric, self.agenda, shared=shared, dedicated=dedicated)
+        device = Accelerator(self.timeline, name, rid, self.fabric, self.agenda, shared, dedicated, ats=ats)
         bar0 = _BAR_BASE + slot * _BAR_STEP
         self.mmio.add(bar0, register_map.BAR0_SIZE, device, f"{name} BAR0")
         self.mmio.add(bar0 + _BAR2_OFFSET, device.num_wqs * register_map.PORTAL_STRIDE, device.portals, f"{name} BAR2")
         self.accelerators[name] = device
+        self.bus.endpoints[rid] = device
         driver = self.kernel.probe(name, rid, bar0, bar0 + _BAR2_OFFSET)
         for queue in driver.queues.values():
             if queue.dedicated or queue.index < max(1, shared - 1):
@@ -180,7 +196,7 @@ class Machine(Handle):
         memory, a group together with a quota or without control groups; ``-EEXIST`` the name is taken, or a group has
         it; ``-ENOENT`` no such group; ``-ENOSPC`` the quotas of all sets would exceed the 2^20 PASIDs there are.
         """
-        self.check_name("VM", name, self._names())
+        check_name("VM", name, self._names())
         if type(quota) is not int or quota < 1:
             raise KernelError("EINVAL", f"the quota must be at least 1 PASID, not {quota!r}")
         if policy not in (None, *POLICIES):
@@ -277,7 +293,7 @@ class Machine(Handle):
     @transaction
     def spawn(self, name: str) -> App:
         """Start a process on the host itself (native SVA). Errors: ``-EINVAL`` name, ``-EEXIST`` it is taken."""
-        self.check_name("process", name, ())
+        check_name("process", name, ())
         if name.startswith(_HYPERVISOR):
             raise KernelError("EINVAL", f"a process must not be called {name}: such names belong to hypervisors")
         return App(self, HOST, self.kernel.spawn(name))
@@ -293,30 +309,47 @@ class Machine(Handle):
 
     # --- looking and poking -------------------------------------------------------------------------------------------
 
-    def translate(self, rid: int, pasid: int | None = None, address: int = 0, access: str = "read") -> Walk:
-        """Ask what would happen to a request: every stop of the walk, then an address or a fault. Changes nothing."""
-        return self.unit.walk(_request(rid, pasid, address, access))
+    def translate(
+        self,
+        rid: int,
+        pasid: int | None = None,
+        address: int = 0,
+        access: str = "read",
+        *,
+        privileged: bool = False,
+        caches: bool = True,
+    ) -> Walk:
+        """Ask what would happen to a request: every stop of the walk, then an address or a fault. Changes nothing.
+
+        Without ``caches`` the tables alone answer: where that is something else, what the caches hold is stale.
+        ``-EINVAL`` for a request that cannot be on a bus.
+        """
+        return self.unit.walk(bus_request(rid, pasid, address, access, privileged), caches=caches)
 
     @verb
-    def dma(self, device: PhysicalFunction, pasid: int | None, address: int, access: str = "read") -> int | Fault:
+    def leave_out(self, *steps: str) -> None:
+        """From now on the host's IOMMU driver forgets these steps when it takes a PASID entry away: a buggy driver.
+
+        Without any, it does everything again. ``-EINVAL`` no such step (:data:`.teardown.STEPS`).
+        """
+        for step in steps:
+            if step not in STEPS:
+                raise KernelError("EINVAL", f"a step must be one of {', '.join(STEPS)}, not {step!r}")
+        self.kernel.iommu.teardown.left_out = frozenset(steps)
+
+    @verb
+    def dma(
+        self, device: PhysicalFunction, pasid: int | None, address: int, access: str = "read", tlb: bool = False
+    ) -> int | Fault:
         """Let a device put one request on the bus, as broken or hostile firmware could: with any PASID, at any address.
 
-        Returns the host-physical address that was read (or, for a write, that 8 zero bytes were written to), or the
-        fault, which the IOMMU has recorded.
+        With ``tlb`` it goes the way of the device's descriptors: through its own TLB, if ATS is on. Returns the
+        host-physical address that was read (or, for a write, that 8 zero bytes were written to), or the fault, which
+        the IOMMU has recorded. ``-EFAULT``: no memory there, or the IOMMU has no page for the device's TLB.
         """
-        if access not in (Access.READ, Access.WRITE):
+        if access not in ("read", "write"):
             raise KernelError("EINVAL", f"access must be 'read' or 'write', not {access!r}")
-        request = _request(device.rid, pasid, address, access)
-        try:
-            if request.access is Access.READ:
-                self.fabric.dma_read(request.rid, pasid, address, 8)
-            else:
-                self.fabric.dma_write(request.rid, pasid, address, bytes(8))
-        except DmaAborted as aborted:
-            return aborted.fault
-        except BusError as error:
-            raise KernelError("EFAULT", f"{request} passes the IOMMU, but {error}") from None
-        return self.unit.walk(request).address or 0
+        return send(device, bus_request(device.rid, pasid, address, access), tlb=tlb)
 
     @property
     def pending(self) -> list[EnabledAction]:
@@ -346,23 +379,6 @@ class Machine(Handle):
         """The host kernel's log of DMA faults, oldest first."""
         return self.kernel.faults.log.values()
 
-    def check_name(self, kind: str, name: str, taken: Iterable[str]) -> None:
-        """``-EINVAL`` unless a name is 1 to 32 letters, digits, ``_`` or ``-`` and starts with a letter (no dots: these
-        divide the paths of parts), or if it is reserved; ``-EEXIST`` if taken.
-        """
-        if type(name) is not str or not _NAME.fullmatch(name):
-            raise KernelError(
-                "EINVAL",
-                f"a {kind} name must be 1 to 32 letters, digits, dashes or underscores and start with a letter, "
-                f"not {name!r}",
-            )
-        if name in _RESERVED:
-            raise KernelError(
-                "EINVAL", f"a {kind} must not be called {name}: that word names a part of the machine itself"
-            )
-        if name in taken:
-            raise KernelError("EEXIST", f"the name {name} is taken: a {kind} needs one that no device or VM has")
-
     def _names(self) -> set[str]:
         """The names of all devices, mediated ones included, and VMs: they share one space."""
         return {
@@ -376,18 +392,3 @@ class Machine(Handle):
         ways = f"; quota policy {self.quota_policy}" if self.quota_policy != "fixed" else ""
         ways += "; PASIDs from /dev/ioasid" if self.ioasid_device is not None else ""
         return f"<Machine {self.iommu}: {devices}; {len(self.vmms)} VMs{ways}; step {self.timeline.now}>"
-
-
-def _request(rid: int, pasid: int | None, address: int, access: str) -> DmaRequest:
-    for number in (rid, address, 0 if pasid is None else pasid):
-        if type(number) is not int:
-            raise KernelError("EINVAL", f"requester ID, PASID and address must be numbers, not {number!r}")
-    if pasid is not None and not 0 <= pasid < PASID_LIMIT:
-        raise KernelError("EINVAL", f"a PASID must be between 0 and {PASID_LIMIT - 1}, not {pasid}")
-    if not 0 <= address < 1 << 64:
-        raise KernelError("EINVAL", f"an address must have at most 64 bits, not {address:#x}")
-    if not 0 <= rid < 1 << 16:
-        raise KernelError("EINVAL", f"a requester ID must have 16 bits, not {rid:#x}")
-    if access not in list(Access):
-        raise KernelError("EINVAL", f"access must be one of {', '.join(Access)}, not {access!r}")
-    return DmaRequest(rid, address, Access(access), pasid)

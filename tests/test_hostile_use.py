@@ -67,7 +67,7 @@ def test_check_sees_a_function_that_passes_through() -> None:
     owner, victim = m.create_vm("vm1"), m.create_vm("vm2")
     m.assign_pf(dsa, owner)
     m.kernel.iommu.clear_entry(dsa.rid, 0)
-    m.kernel.iommu.set_entry(dsa.rid, 0, entries.pass_through(snoop=True, supervisor=True), "a bug")
+    m.kernel.iommu.set_entry(dsa.rid, 0, entries.pass_through(m.kernel.iommu.unit, supervisor=True), "a bug")
     app = victim.spawn("app")
     secret = app.process.mm.physical(app.buffer(b"SECRET"))
     m.dma(dsa, None, victim.vmm.process.mm.physical(victim.vmm.process.mm.areas.keys()[-1] + secret), "write")
@@ -87,7 +87,7 @@ def test_check_sees_a_present_entry_of_an_unbound_pasid() -> None:
     b = bench()
     b.vm.kernel.ioasid.allocators.active.alloc(1, 9)
     domain = b.vm.vmm.container.domain
-    words = entries.second_level(domain, snoop=True, supervisor=True)
+    words = entries.second_level(domain, b.m.kernel.iommu.unit, supervisor=True)
     b.m.kernel.iommu.set_entry(b.dsa.rid, b.vm.pasids[1], words, "a bug")
     assert rules(b.m) == {3}
 

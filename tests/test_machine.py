@@ -33,8 +33,9 @@ def test_the_documented_session_works_as_shown():
     src, dst = app1.buffer(bytes(range(64))), app1.buffer(64)
     assert app1.copy(adi1, src, dst, 64).ok
     assert app1.read(dst, 64) == bytes(range(64))
-    walk = m.translate(dsa.rid, pasid=vm1.pasids[1], address=src, access="read")
+    walk = m.translate(dsa.rid, pasid=vm1.pasids[1], address=src, access="read", caches=False)
     assert [stop.stage for stop in walk.stops].count("first") == 4
+    assert walk.address == m.translate(dsa.rid, pasid=vm1.pasids[1], address=src).address
     assert walk.address is not None
     m.timeline.back(3)
     m.timeline.forward(3)
@@ -270,17 +271,19 @@ def test_enqcmd_without_a_valid_ia32_pasid_is_a_general_protection_fault():
 
 
 @pytest.mark.parametrize("mapped", ["source", "destination"])
-def test_a_copy_from_or_to_nowhere_is_a_recorded_fault_and_a_completion_record(mapped):
-    """No error of the call: the outcome has the address, the IOMMU's log the reason 0x71."""
-    world = TwoVms()
+@pytest.mark.parametrize("ats", [False, True])
+def test_a_copy_from_or_to_nowhere_is_a_completion_record_and_without_ats_a_recorded_fault(mapped, ats):
+    """No error of the call: the outcome has the address; a device that asks before it acts (ATS) causes no fault."""
+    world = TwoVms(ats=ats)
     good, bad = world.app1.buffer(b"good"), 0x5000_0000
     src, dst = (good, bad) if mapped == "source" else (bad, good)
     outcome = world.app1.copy(world.adi1, src, dst, 4)
     assert (outcome.ok, outcome.fault_address, outcome.copied) == (False, bad, 0)
     assert world.app1.read(good, 4) == b"good"
-    assert len(world.m.fault_log) == 1
-    assert f"PASID {world.h1:#x}" in world.m.fault_log[0]
-    assert "0x71" in world.m.fault_log[0]
+    assert len(world.m.fault_log) == (0 if ats else 1)
+    for line in world.m.fault_log:
+        assert f"PASID {world.h1:#x}" in line
+        assert "0x71" in line
 
 
 @pytest.mark.parametrize("access", ["read", "write"])
@@ -297,6 +300,7 @@ def test_dma_with_an_unbound_pasid_is_a_recorded_fault(pasid, code, access):
     assert {path for path, _ in net_changes(world.m, position)} <= {
         "host.iommu.faults",
         "host.iommu.faults.log",
+        "iommu-unit.caches.contexts",
         "iommu-unit.faults",
         "iommu-unit.registers",
     }
@@ -317,6 +321,7 @@ def test_dma_with_an_unbound_pasid_is_a_recorded_fault(pasid, code, access):
 def test_a_request_that_cannot_be_made_is_refused(pasid, address, access, errno):
     """Numbers that do not fit, accesses that a device does not have, addresses where nothing answers."""
     world = TwoVms()
+    world.m.dma(world.dsa, None, 0)  # from here on the caches know the device
     assert refuse_quietly(world, world.m.dma, world.dsa, pasid, address, access).name == errno
 
 

@@ -22,9 +22,9 @@ class World:
 
         def __setattr__(self, name: str, value: Any) -> None: ...
 
-    def __init__(self, **options):
+    def __init__(self, *, ats=True, **options):
         self.m = Machine(**options)
-        self.dsa = self.m.plug_accelerator("dsa0")
+        self.dsa = self.m.plug_accelerator("dsa0", ats=ats)
 
     @property
     def time(self):
@@ -62,8 +62,8 @@ class World:
 class TwoVms(World):
     """Two VMs, each with an interface, each with a process that has buffers and is bound."""
 
-    def __init__(self, queue="shared"):
-        super().__init__()
+    def __init__(self, queue="shared", **options):
+        super().__init__(**options)
         self.vm1, self.vm2 = (self.vm(name, queue) for name in ("vm1", "vm2"))
         self.adi1, self.adi2 = self.vm1.devices[0], self.vm2.devices[0]
         self.app1, self.app2 = self.vm1.spawn("app"), self.vm2.spawn("app")

@@ -13,12 +13,15 @@ from pasidlab.stories import STORIES
 from pasidlab.timeline import Verb
 from pasidlab.views import svg
 from pasidlab.views.bars_svg import bars_svg
+from pasidlab.views.bits_svg import bits_svg
 from pasidlab.views.chains import chains
 from pasidlab.views.keepers import keepers
 from pasidlab.views.life_cycle import life_cycle
 from pasidlab.views.machine_map import machine_map
 from pasidlab.views.mapping import guest_to_host
+from pasidlab.views.pasid_table import entry_bits
 from pasidlab.views.quota_bars import quota_bars
+from pasidlab.views.walk_graph import walk_graph
 
 HERE = Path(__file__).parent
 _CHAPTER = "Neither can reach"
@@ -26,7 +29,7 @@ _CHAPTER = "Neither can reach"
 
 def pictures() -> dict[str, str]:
     """Every picture by its file name."""
-    return _two_vms() | _free_before_unbind()
+    return _two_vms() | _free_before_unbind() | _walks()
 
 
 def _two_vms() -> dict[str, str]:
@@ -55,6 +58,22 @@ def _free_before_unbind() -> dict[str, str]:
     while m.timeline.events[-1].verb is not Verb.NOTIFY:
         m.timeline.back()
     return made | {"ioasid-life.svg": svg(life_cycle(m))}
+
+
+def _walks() -> dict[str, str]:
+    """A nested walk that leads to a page, one that ends in a fault, and the PASID entry behind both."""
+    m = Machine()
+    dsa = m.plug_accelerator("dsa0")
+    vm = m.create_vm("vm1", quota=8)
+    adi, app = m.assign_adi(dsa, vm), vm.spawn("app")
+    guest = app.bind(adi)
+    pasid = vm.pasids[guest]
+    page = app.buffer(b"hello")
+    return {
+        "walk.svg": svg(walk_graph(m.translate(dsa.rid, pasid, page, caches=False))),
+        "walk-fault.svg": svg(walk_graph(m.translate(dsa.rid, pasid, page + 0x1000, caches=False))),
+        "pasid-entry.svg": bits_svg(entry_bits(m, dsa.name, pasid)),
+    }
 
 
 def main() -> None:

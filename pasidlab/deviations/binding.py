@@ -52,6 +52,16 @@ BINDING: Final = (
         needs=("dying-find", "dying-attach-data"),
     ),
     Deviation(
+        name="aux-second-bind",
+        subject="a second interface of one parent",
+        code="the last tree: its bind is -EBUSY, and the first interface's unbind ends the entry that both use, until "
+        "the hypervisor looks again and binds it for the second one",
+        documents="v5.8 to v5.11, in a comment: with auxiliary domains a PASID may be bound on a device several times",
+        model="each bind counts a user, the last unbind ends the entry",
+        source="4.2 no. 12, and the counter that only this explains",
+        site=f"{_SVM}._bind_again",
+    ),
+    Deviation(
         name="kvm-unchecked",
         subject="KVM's reference",
         code="the result of its get is ignored: the entry is written for a dying ID, and a reference is put that was "

@@ -9,7 +9,8 @@ from pasidlab.errors import KernelError
 from pasidlab.handles.handle import Handle, transaction, verb
 from pasidlab.handles.quota import prlimit
 from pasidlab.handles.work import Outcome, Ticket
-from pasidlab.hardware.accelerator.descriptor import Descriptor, Opcode
+from pasidlab.hardware.accelerator.descriptor import Descriptor, Flag, Opcode
+from pasidlab.hardware.pcie import SERVE_PAGES
 from pasidlab.kernel import user
 from pasidlab.timeline import HOST
 
@@ -81,13 +82,21 @@ class App(Handle):
     # --- its memory ---------------------------------------------------------------------------------------------------
 
     @verb
-    def buffer(self, content: int | bytes) -> int:
-        """Allocate memory: that many zero bytes, or a copy of these; returns the virtual address."""
+    def buffer(self, content: int | bytes, populate: bool = True) -> int:
+        """Allocate memory: that many zero bytes, or a copy of these; returns the virtual address.
+
+        Without ``populate`` its pages come when they are first touched, by the CPU or by a device (MAP_POPULATE).
+        """
         data = bytes(content) if isinstance(content, bytes) else b""
         mm = self.process.mm
-        at = mm.mmap(len(data) if isinstance(content, bytes) else content)
+        at = mm.mmap(len(data) if isinstance(content, bytes) else content, populate=populate)
         mm.write(at, data)
         return at
+
+    @verb
+    def free(self, address: int) -> None:
+        """Give a buffer back (munmap): whoever translates to its pages is told first. ``-EINVAL`` no buffer there."""
+        self.process.mm.munmap(address)
 
     @verb
     def write(self, address: int, data: bytes) -> None:
@@ -117,8 +126,10 @@ class App(Handle):
         self._driver(device).close(self.process)
 
     @verb
-    def submit(self, device: Handle | str, src: int, dst: int, size: int) -> Ticket:
+    def submit(self, device: Handle | str, src: int, dst: int, size: int, block_on_fault: bool = False) -> Ticket:
         """Submit a copy and do not wait.
+
+        With ``block_on_fault`` the device asks for pages that are missing and goes on when they are there (PRI).
 
         Errors: ``-EINVAL`` size, ``-EFAULT`` #GP: no valid IA32_PASID, ``-EAGAIN`` not accepted.
         """
@@ -130,26 +141,39 @@ class App(Handle):
                 raise KernelError("EINVAL", f"an address must have at most 64 bits, not {address:#x}")
         queue = driver.queue_of(self.process) or driver.first_queue()
         record = self.process.completion_slot()
-        work = Descriptor(Opcode.MEMMOVE, src=src, dst=dst, size=size)
+        work = Descriptor(Opcode.MEMMOVE, src=src, dst=dst, size=size, flags=Flag.BOF if block_on_fault else 0)
         user.submit(self.kernel, self.process, driver, queue, work, record)
         self.process.use_completion_slot()
         return Ticket(self, driver.name, record)
 
     @verb
-    def copy(self, device: Handle | str, src: int, dst: int, size: int) -> Outcome:
+    def copy(self, device: Handle | str, src: int, dst: int, size: int, block_on_fault: bool = False) -> Outcome:
         """Let the device copy ``size`` bytes between two of this process's virtual addresses, and wait for it.
 
-        Only this piece of work is carried out; what others have submitted goes on waiting.
+        Only this piece of work is carried out, with the page requests that it leads to; what others have submitted
+        goes on waiting.
 
         Errors: as for :meth:`submit`. A DMA fault is no error of the call: the outcome tells it, and the IOMMU has
         recorded it.
         """
         before = {action.number for action in self.machine.pending}
-        ticket = self.submit(device, src, dst, size)
-        for action in self.machine.pending:
-            if action.number not in before:
-                self.machine.agenda.run(action.number)
+        ticket = self.submit(device, src, dst, size, block_on_fault)
+        agenda = self.machine.agenda
+        while ticket.poll() is None:
+            new = [action for action in self.machine.pending if action.number not in before]
+            if new:
+                agenda.run(new[0].number)
+            elif not (self._waits(ticket) and agenda.run_named(SERVE_PAGES)):
+                break
         return Outcome(ticket.poll())
+
+    def _waits(self, ticket: Ticket) -> bool:
+        """Whether a device holds this piece of work until a page has come."""
+        return any(
+            Descriptor.from_bytes(work.data).completion_addr == ticket.record
+            for device in self.machine.accelerators.values()
+            for _, work in device.waits.working()
+        )
 
     @verb
     def exit(self) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pasidlab.errors import KernelError
 from pasidlab.handles.handle import Handle, transaction
+from pasidlab.handles.names import check_name
 from pasidlab.handles.quota import number
 from pasidlab.kernel.ioasid.quota.cgroup import CgroupQuota, cgroups_of
 from pasidlab.kernel.ioasid.quota.group import ROOT, Group
@@ -46,7 +47,7 @@ class Cgroup(Handle):
         """Make a group (:meth:`Machine.create_cgroup`)."""
         policy = cgroups_of(machine.kernel.ioasid)
         for word in path.split("/") if type(path) is str else (path,):
-            machine.check_name("group", word, ())
+            check_name("group", word, ())
         policy.groups.make(path, _limit(path, limit))
         return cls(machine, path)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import wraps
-from inspect import Signature, signature
+from inspect import Parameter, Signature, signature
 from typing import TYPE_CHECKING, ClassVar, Concatenate, ParamSpec, TypeVar
 
 from pasidlab.errors import KernelError
@@ -83,11 +83,14 @@ def _check(machine: Machine, takes: Signature, arguments: dict[str, object]) -> 
     Nothing has happened then, and nothing is recorded: such a call could not be written down.
     """
     for name, value in arguments.items():
-        wanted = str(takes.parameters[name].annotation)
-        if name != "self" and not any(_is(value, kind) for kind in wanted.split(" | ")):
-            raise KernelError("EINVAL", f"{name} must be {wanted.replace(' | ', ' or ')}, not {value!r}")
-        if isinstance(value, Handle) and value.machine is not machine:
-            raise KernelError("EINVAL", f"{name} must be of this machine, and {value!r} is of another one")
+        wanted, each = str(takes.parameters[name].annotation), (value,)
+        if takes.parameters[name].kind is Parameter.VAR_POSITIONAL and isinstance(value, tuple):
+            each = value
+        for one in each if name != "self" else ():
+            if not any(_is(one, kind) for kind in wanted.split(" | ")):
+                raise KernelError("EINVAL", f"{name} must be {wanted.replace(' | ', ' or ')}, not {one!r}")
+            if isinstance(one, Handle) and one.machine is not machine:
+                raise KernelError("EINVAL", f"{name} must be of this machine, and {one!r} is of another one")
 
 
 def _is(value: object, kind: str) -> bool:

@@ -9,6 +9,7 @@ from pasidlab.handles.app import App
 from pasidlab.handles.cgroup import Cgroup
 from pasidlab.handles.device import AssignedDevice
 from pasidlab.handles.handle import Handle, transaction, verb
+from pasidlab.handles.names import check_name
 from pasidlab.handles.quota import number, prlimit
 from pasidlab.hardware.pcie import PASID_LIMIT
 from pasidlab.kernel.ioasid.quota.cgroup import CgroupQuota, cgroups_of
@@ -158,7 +159,7 @@ class VirtualMachine(Handle):
     @transaction
     def spawn(self, name: str) -> App:
         """Start a process in the guest. Errors: ``-EINVAL`` name, ``-EEXIST`` it is taken."""
-        self.machine.check_name("process", name, ())
+        check_name("process", name, ())
         return App(self.machine, self.name, self.kernel.spawn(name))
 
     def app(self, name: str) -> App:

@@ -1,6 +1,7 @@
 """The root complex: carries DMA from devices through the IOMMU to memory, page by page.
 
 Models the path endpoint -> root port -> remapping unit -> memory. Each 4 KiB page of a transfer is one translation. A
+translated request (ATS) carries a host-physical address; the unit only checks that the device may send such. A
 blocked write is dropped, a blocked read completes with an error; both surface here as
 :class:`~pasidlab.hardware.iommu.contract.DmaAborted`. What was moved is told in ``dma`` events (with the host-physical
 page that was reached), on which the isolation invariant rests.
@@ -9,7 +10,7 @@ page that was reached), on which the isolation invariant rests.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pasidlab.hardware.iommu.contract import DmaAborted, Fault, IommuUnit
 from pasidlab.hardware.memory import PAGE_SIZE, Memory
@@ -19,7 +20,14 @@ from pasidlab.timeline import Actor, Verb
 if TYPE_CHECKING:
     from pasidlab.timeline import Timeline
 
-__all__ = ["Fabric"]
+__all__ = ["Fabric", "Translated", "in_pages"]
+
+
+class Translated(NamedTuple):
+    """A translated request, and the I/O virtual address that it is for (which does not go onto the bus)."""
+
+    request: DmaRequest
+    address: int
 
 
 class Fabric(Actor):
@@ -35,20 +43,33 @@ class Fabric(Actor):
     def dma_read(self, rid: int, pasid: int | None, address: int, length: int, privileged: bool = False) -> bytes:
         """Read ``length`` bytes at an I/O virtual address."""
         data = b""
-        for at, size in _pages(address, length):
+        for at, size in in_pages(address, length):
             physical = self._translate(DmaRequest(rid, at, Access.READ, pasid, privileged), len(data))
             data += self.memory.read(physical, size)
-            self._moved(rid, pasid, Access.READ, at, physical, size)
+            self._moved(DmaRequest(rid, at, Access.READ, pasid), physical, size)
         return data
 
     def dma_write(self, rid: int, pasid: int | None, address: int, data: bytes, privileged: bool = False) -> None:
         """Write ``data`` at an I/O virtual address."""
         done = 0
-        for at, size in _pages(address, len(data)):
+        for at, size in in_pages(address, len(data)):
             physical = self._translate(DmaRequest(rid, at, Access.WRITE, pasid, privileged), done)
             self.memory.write(physical, data[done : done + size])
             done += size
-            self._moved(rid, pasid, Access.WRITE, at, physical, size)
+            self._moved(DmaRequest(rid, at, Access.WRITE, pasid), physical, size)
+
+    def read_translated(self, place: Translated, size: int) -> bytes:
+        """Read within one page at an address that the device was given before."""
+        physical = self._translate(place.request, 0)
+        data = self.memory.read(physical, size)
+        self._moved(place.request._replace(address=place.address), physical, size)
+        return data
+
+    def write_translated(self, place: Translated, data: bytes) -> None:
+        """Write within one page at an address that the device was given before."""
+        physical = self._translate(place.request, 0)
+        self.memory.write(physical, data)
+        self._moved(place.request._replace(address=place.address), physical, len(data))
 
     def _translate(self, request: DmaRequest, completed: int) -> int:
         answer = self.unit.translate(request)
@@ -56,20 +77,20 @@ class Fabric(Actor):
             raise DmaAborted(answer, completed)
         return answer
 
-    def _moved(self, rid: int, pasid: int | None, access: Access, address: int, physical: int, size: int) -> None:
+    def _moved(self, request: DmaRequest, physical: int, size: int) -> None:
         self.emit(
             Verb.DMA,
             f"{size} bytes",
-            rid=rid,
-            pasid=pasid,
-            access=access.value,
-            address=address,
+            rid=request.rid,
+            pasid=request.pasid,
+            access=request.access.value,
+            address=request.address,
             hpa=physical,
             size=size,
         )
 
 
-def _pages(address: int, length: int) -> Iterator[tuple[int, int]]:
+def in_pages(address: int, length: int) -> Iterator[tuple[int, int]]:
     """The parts of a byte range, cut at 4 KiB borders."""
     end = address + length
     while address < end:

@@ -13,7 +13,9 @@ from typing import NamedTuple, Protocol
 __all__ = [
     "PASID_BITS",
     "PASID_LIMIT",
+    "SERVE_PAGES",
     "Access",
+    "ConfigAccess",
     "DmaRequest",
     "Endpoint",
     "InvalidateRequest",
@@ -28,6 +30,8 @@ __all__ = [
 
 PASID_BITS = 20
 PASID_LIMIT = 1 << PASID_BITS
+SERVE_PAGES = "serve page requests"
+"""The name of the enabled actions that answer page requests; a device that is drained waits for them."""
 
 
 class Access(StrEnum):
@@ -132,6 +136,11 @@ class PageGroupResponse(NamedTuple):
     group: int
     code: int
 
+    def __str__(self) -> str:
+        who = format_rid(self.rid) + (f" PASID {self.pasid}" if self.pasid is not None else " without PASID")
+        known = self.code in ResponseCode._value2member_map_
+        return f"{who}, group {self.group}: {ResponseCode(self.code).name.lower() if known else self.code}"
+
 
 class InvalidateRequest(NamedTuple):
     """The IOMMU tells a device to forget translations: of one ``pasid`` (``None``: those without) or of ``all_pasids``.
@@ -146,10 +155,24 @@ class InvalidateRequest(NamedTuple):
     all_pasids: bool = False
 
 
+class ConfigAccess(Protocol):
+    """A function's configuration registers, 32 bits each."""
+
+    def read(self, offset: int) -> int:
+        """The register at ``offset``; registers that do not exist read as zero."""
+
+    def write(self, offset: int, value: int) -> None:
+        """Write what is writable of a register."""
+
+
 class Endpoint(Protocol):
-    """A function on the bus, as the IOMMU speaks to it."""
+    """A function on the bus, as kernel and IOMMU speak to it."""
 
     path: str
+
+    @property
+    def config(self) -> ConfigAccess:
+        """Its configuration registers."""
 
     def invalidate(self, request: InvalidateRequest) -> None:
         """Forget translations (ATS); when this returns the device no longer uses them."""

@@ -3,9 +3,9 @@
 A rule may be broken for a moment inside an operation (a reference is taken one step before the entry that it is for is
 written); whoever travels to such a step and checks there is told so.
 
-Twelve rules (:data:`RULES`). Each is a function from a machine to sentences that say what is wrong, so an empty answer
-is good news. Rules about tables and queues read the bits that the hardware reads; rules about sets and numbers read the
-IOASID core; rules about order read the event stream.
+Thirteen rules (:data:`RULES`). Each is a function from a machine to sentences that say what is wrong, so an empty
+answer is good news. Rules about tables and queues read the bits that the hardware reads, those about caches compare
+them with a walk; rules about sets and numbers read the IOASID core; rules about order read the event stream.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pasidlab.invariants import history, ownership, references
+from pasidlab.invariants import caches, history, ownership, references
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
@@ -67,6 +67,7 @@ RULES: Final = (
     Rule(10, "no translation outlives its owner", ownership.no_orphans),
     Rule(11, "the page tables of a present entry belong to the owner of its PASID", ownership.page_tables),
     Rule(12, "a notification handler never calls what takes the allocator's lock", history.atomic_handlers),
+    Rule(13, "caches of the IOMMU and of devices hold what the tables say", caches.coherent),
 )
 
 

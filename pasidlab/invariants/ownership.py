@@ -6,10 +6,11 @@ All of them read the tables that hardware reads.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY
 from pasidlab.hardware.pcie import format_rid
+from pasidlab.invariants import caches
+from pasidlab.invariants.entries import Entry, entries
 from pasidlab.kernel.iommu.vtd.driver import PASID_RID2PASID
 from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
 from pasidlab.timeline import HOST, Event, Verb
@@ -21,28 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["kvm_entries", "no_orphans", "page_tables", "reach", "work_queues"]
 
 _BY_DOMAIN: Final = (PGTT.SECOND, PGTT.NESTED)
-
-
-class Entry(NamedTuple):
-    """One present PASID entry of the host."""
-
-    rid: int
-    pasid: int
-    words: tuple[int, ...]
-
-    def field(self, name: str) -> int:
-        """The value of one field."""
-        return PASID_ENTRY[name].get(self.words)
-
-    def __str__(self) -> str:
-        return f"PASID {self.pasid} of {format_rid(self.rid)}"
-
-
-def entries(machine: Machine) -> Iterator[Entry]:
-    """Every present PASID entry, read from the tables in memory."""
-    for rid, table in machine.kernel.iommu.tables.items():
-        for pasid in table.present():
-            yield Entry(rid, pasid, table.read(pasid))
 
 
 def _assigned_to(machine: Machine, rid: int) -> Vmm | None:
@@ -153,8 +132,10 @@ def _native_queues(machine: Machine, name: str) -> Iterator[str]:
 
 
 def no_orphans(machine: Machine) -> Iterator[str]:
-    """10: every present entry belongs to a PASID that is out, and so does every descriptor that waits in a queue."""
+    """10: present entries, cached lines, waiting descriptors and page requests all belong to a PASID that is out."""
     yield from _stale_descriptors(machine)
+    yield from _stale_page_requests(machine)
+    yield from caches.orphans(machine)
     for entry in entries(machine):
         if entry.pasid == PASID_RID2PASID:
             if entry.field("PGTT") != PGTT.PASS_THROUGH and _assigned_to(machine, entry.rid) is None:
@@ -176,6 +157,21 @@ def _stale_descriptors(machine: Machine) -> Iterator[str]:
                     yield f"{device.path} wq{wq} holds a descriptor for PASID {pasid}, which is not allocated"
 
 
+def _stale_page_requests(machine: Machine) -> Iterator[str]:
+    """A page request that outlives its PASID would be answered for whoever gets the number next."""
+    waiting = [(request.rid, request.pasid) for request in machine.unit.page_queue.requests()]
+    handed_on = [(rid, pasid) for rid, pasid, _ in machine.kernel.iommu.page_requests.pending.keys()]
+    asked = [
+        (device.rid, work.request.pasid)
+        for device in machine.accelerators.values()
+        if _assigned_to(machine, device.rid) is None
+        for _, work in device.waits.working()
+    ]
+    for rid, pasid in dict.fromkeys([*waiting, *handed_on, *asked]):
+        if pasid is not None and pasid not in machine.kernel.ioasid.ids:
+            yield f"a page request of {format_rid(rid)} waits for PASID {pasid}, which is not allocated"
+
+
 def page_tables(machine: Machine) -> Iterator[str]:
     """11: the roots in a present entry are the owner's, and a function in a VM has entries of that VM only."""
     for entry in entries(machine):
@@ -183,7 +179,8 @@ def page_tables(machine: Machine) -> Iterator[str]:
         if holder is not None and (vmm is not holder or entry.field("PGTT") not in _BY_DOMAIN):
             yield f"{entry}, a function of {holder.name}, has an entry that is not bounded by its memory"
         elif entry.field("PGTT") in _BY_DOMAIN:
-            if vmm is None or entry.field("SLPTPTR") != vmm.container.domain.table.root:
+            table = vmm.container.domain.fit(machine.kernel.iommu.unit.second_levels) if vmm is not None else None
+            if table is None or entry.field("SLPTPTR") != table.root:
                 yield f"{entry} translates by a second-level table that is not its owner's"
         elif entry.field("PGTT") == PGTT.FIRST:
             yield from _native_entry(machine, entry)

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pasidlab.invariants.entries import entries
 from pasidlab.invariants.history import may_exceed, overcharged
-from pasidlab.invariants.ownership import entries
 from pasidlab.kernel.ioasid.quota.cgroup import CgroupQuota
 from pasidlab.kernel.ioasid.quota.rlimit import RlimitQuota
+from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
@@ -37,7 +38,7 @@ def users(machine: Machine) -> Iterator[str]:
 
 
 def _uses(machine: Machine) -> Iterator[tuple[int, str]]:
-    for pasid in {entry.pasid for entry in entries(machine) if entry.pasid} - _defaults(machine):
+    for pasid in _bound(machine):
         yield pasid, "iommu"
     for vmm in machine.vmms.values():
         for _, host_pasid in vmm.kvm.entries():
@@ -63,9 +64,16 @@ def _pasid_users(machine: Machine) -> list[IoasidUser]:
     return list({user.path: user for user in users}.values())
 
 
-def _defaults(machine: Machine) -> set[int | None]:
-    """Default PASIDs: their entries belong to the domain that allocated them, which is their one holder."""
-    return {vmm.container.domain.default_pasid for vmm in machine.vmms.values()}
+def _bound(machine: Machine) -> set[int]:
+    """The PASIDs with a present entry that the IOMMU driver bound. The second-level entry of a default PASID belongs to
+    the domain that allocated it; a nested one in its place was bound (HPASID_DEF).
+    """
+    defaults = {vmm.container.domain.default_pasid for vmm in machine.vmms.values()}
+    return {
+        entry.pasid
+        for entry in entries(machine)
+        if entry.pasid and (entry.pasid not in defaults or entry.field("PGTT") == PGTT.NESTED)
+    }
 
 
 def quotas(machine: Machine) -> Iterator[str]:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pasidlab.hardware.cpu import Cpu
+    from pasidlab.hardware.cpu import Cpu, LocalApic
     from pasidlab.hardware.memory import Memory
     from pasidlab.hardware.mmio import AddressMap
     from pasidlab.timeline import Agenda, Timeline
 
-__all__ = ["IOMMU_BASE", "Platform"]
+__all__ = ["ECAM_BASE", "IOMMU_BASE", "Platform"]
+
+ECAM_BASE = 0xB000_0000
+"""Where PCs put the memory-mapped configuration space of PCI functions."""
 
 IOMMU_BASE = 0xFED9_0000
 """Where PCs put the registers of their remapping unit."""
@@ -32,3 +35,4 @@ class Platform:
     memory_size: int
     mmio: AddressMap
     cpu: Cpu
+    apic: LocalApic

@@ -7,6 +7,9 @@ first (DMA is blocked in silence from then on), then its memory, and its PASID l
 With several threads Linux keeps the PASID until the mm dies, since each thread may still carry it in IA32_PASID.
 Processes here have one thread, whose register is cleared at the last unbind, so the number can go back at once.
 
+A process's memory changes while devices use it. The MMU notifier (``intel_svm``'s ``invalidate_range``) flushes IOTLB
+and device TLBs before pages are freed; a page that is missing is brought when a device asks for it.
+
 The guest runs this very code; there the allocation ends in a virtual command and the write of the PASID entry in a
 trapped invalidation.
 """
@@ -17,15 +20,17 @@ from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.layouts.cpu import IA32_PASID_MSR
-from pasidlab.hardware.pcie import format_rid
+from pasidlab.hardware.pcie import PageRequest, ResponseCode, format_rid
 from pasidlab.kernel.ioasid.core import IoasidRefused
-from pasidlab.kernel.iommu.vtd.driver import PASID_MAX, PASID_MIN
+from pasidlab.kernel.iommu.vtd import entries
+from pasidlab.kernel.iommu.vtd.driver import PASID_MIN
 from pasidlab.timeline import Actor, Table, Verb
 
 if TYPE_CHECKING:
     from pasidlab.kernel.ioasid.core import IoasidCore
     from pasidlab.kernel.ioasid.sets import IoasidSet
     from pasidlab.kernel.iommu.vtd.svm import Svm
+    from pasidlab.kernel.mm import Mm
     from pasidlab.kernel.process import Process
     from pasidlab.timeline import Timeline
 
@@ -35,7 +40,9 @@ _HOLDER: Final = "sva"
 
 
 class Sva(Actor):
-    """The SVA bindings of one kernel. ``bonds`` counts users by (pid, requester ID)."""
+    """The SVA bindings of one kernel. ``bonds`` counts users by (pid, requester ID); ``spaces`` are the bound address
+    spaces by PASID.
+    """
 
     actor = "sva"
 
@@ -45,6 +52,7 @@ class Sva(Actor):
         self._set = the_set
         self._svm = svm
         self.bonds = Table[tuple[int, int], int](timeline, f"{self.path}.bonds")
+        self.spaces: Table[int, Mm] = Table(timeline, f"{self.path}.spaces")
 
     def bind(self, process: Process, rid: int) -> int:
         """Bind; returns the PASID. ``-ENOSPC`` when no PASID is to be had (in a guest: the hypervisor refused)."""
@@ -55,13 +63,14 @@ class Sva(Actor):
             if key in self.bonds:
                 self.bonds[key] += 1
             else:
-                pasid = mm.pasid if mm.pasid is not None else self._allocate(process)
+                pasid = mm.pasid if mm.pasid is not None else self._allocate(process, rid)
                 try:
                     self._svm.bind_mm(rid, pasid, mm)
                 except KernelError:
                     self._release_unused(process)
                     raise
                 self.bonds[key] = 1
+                self._watch(mm, pasid, rid)
             assert mm.pasid is not None
             process.ia32_pasid = IA32_PASID_MSR.encode(PASID=mm.pasid, V=1)[0]
         return mm.pasid
@@ -76,10 +85,43 @@ class Sva(Actor):
             if self.bonds[key] > 1:
                 self.bonds[key] -= 1
                 return
+            if exiting or [pid for pid, _ in self.bonds.keys()].count(process.pid) == 1:
+                self._unwatch(process.mm, pasid)
             self._svm.unbind_mm(rid, pasid, fault_disable=exiting)
             del self.bonds[key]
             if not exiting:
                 self._last_unbind(process)
+
+    # --- the address space lives on while devices use it --------------------------------------------------------------
+
+    def _watch(self, mm: Mm, pasid: int, rid: int) -> None:
+        """Hear of pages that go, and bring pages that a device asks for."""
+        self.spaces[pasid] = mm
+        mm.notifiers[self.path] = self
+        self._svm.driver.page_requests.sinks[rid, pasid] = self
+
+    def _unwatch(self, mm: Mm, pasid: int) -> None:
+        if pasid in self.spaces:
+            del self.spaces[pasid]
+            del mm.notifiers[self.path]
+
+    def invalidate_range(self, mm: Mm, start: int, count: int) -> None:
+        """Pages of a bound process are about to be freed: no device may translate to them any more."""
+        binding = self._svm.binding_of(mm.pasid) if mm.pasid is not None else None
+        if binding is None or mm.pasid is None:
+            return
+        event = self.emit(Verb.UNMAP, f"{count} pages at {start:#x}", pasid=mm.pasid, address=start)
+        with self.timeline.because(event):
+            pages = start, count
+            self._svm.driver.flush_pages(entries.FLPT_DEFAULT_DID, mm.pasid, binding.devices.keys(), pages)
+
+    def page_requested(self, request: PageRequest) -> ResponseCode | None:
+        """A device asked for a page of a bound process: bring it. A process that is exiting has none left to give."""
+        mm = self.spaces.get(request.pasid) if request.pasid is not None else None
+        brought = mm is not None and mm.fault(request.address, write=request.write)
+        words = "present" if brought else "no such page"
+        self.emit(Verb.PAGE_FAULT, str(request), after=words, pasid=request.pasid, address=request.address)
+        return ResponseCode.SUCCESS if brought else ResponseCode.INVALID
 
     def _last_unbind(self, process: Process) -> None:
         self._release_unused(process)
@@ -95,9 +137,10 @@ class Sva(Actor):
         """The mm is gone for good: its PASID goes back to the pool."""
         self._release_unused(process)
 
-    def _allocate(self, process: Process) -> int:
+    def _allocate(self, process: Process, rid: int) -> int:
+        highest = (1 << self._svm.driver.devices[rid].pasid_bits) - 1
         try:
-            pasid = self._core.alloc(self._set, PASID_MIN, PASID_MAX - 1, _HOLDER, current=process.mm)
+            pasid = self._core.alloc(self._set, PASID_MIN, highest, _HOLDER, current=process.mm)
         except IoasidRefused as refusal:
             raise KernelError("ENOSPC", f"no PASID for {process.name} on {self.altitude}: {refusal}") from None
         process.mm.pasid = pasid

@@ -6,16 +6,21 @@ from pasidlab.stories.administrators import DEV_IOASID, QUOTA_CGROUP, QUOTA_FIXE
 from pasidlab.stories.free_before_unbind import FREE_BEFORE_UNBIND
 from pasidlab.stories.guest_life import GUEST_LIFE
 from pasidlab.stories.native import NATIVE
+from pasidlab.stories.page_request import PAGE_REQUEST
 from pasidlab.stories.physical_function import PHYSICAL_FUNCTION
 from pasidlab.stories.process_exit import PROCESS_EXIT
+from pasidlab.stories.stale import STALE
 from pasidlab.stories.story import Chapter, Story, StoryBroken, expect, play
+from pasidlab.stories.teardown import TEARDOWN
 from pasidlab.stories.two_vms import TWO_VMS
 from pasidlab.stories.vm_exit import VM_EXIT
+from pasidlab.stories.walk import WALK
 
 __all__ = ["STORIES", "Chapter", "Story", "StoryBroken", "expect", "play"]
 
 _TALK: Final = (NATIVE, TWO_VMS, PHYSICAL_FUNCTION, GUEST_LIFE, FREE_BEFORE_UNBIND, PROCESS_EXIT, VM_EXIT)
+_TABLES: Final = (WALK, STALE, PAGE_REQUEST, TEARDOWN)
 _QUESTIONS: Final = (QUOTA_FIXED, QUOTA_RLIMIT, QUOTA_CGROUP, DEV_IOASID)
 
-STORIES: Final[dict[str, Story]] = {story.name: story for story in (*_TALK, *_QUESTIONS)}
+STORIES: Final[dict[str, Story]] = {story.name: story for story in (*_TALK, *_TABLES, *_QUESTIONS)}
 """Every story by its name on the command line, in the order in which to read them."""

@@ -65,6 +65,13 @@ class Agenda(Part, state=("_next",)):
         self._settle()
         runner.run_enabled(what)
 
+    def run_named(self, what: str) -> bool:
+        """Carry out the oldest action of that name; ``False`` if there is none."""
+        found = next((action for action in self.actions() if action.what == what), None)
+        if found is not None:
+            self.run(found.number)
+        return found is not None
+
     def _settle(self) -> None:
         """An empty list starts counting afresh, so that equal states have equal digests."""
         if not len(self._actions):

@@ -81,6 +81,11 @@ class Verb(StrEnum):
     INVALIDATE = "invalidate"
     DRAIN = "drain"
     FAULT = "fault"
+    ATS = "ats"
+    PAGE_REQUEST = "page-request"
+    PAGE_RESPONSE = "page-response"
+    PAGE_FAULT = "page-fault"
+    INTERRUPT = "interrupt"
     # CPU
     WRITE_MSR = "write-msr"
     ENQCMD = "enqcmd"

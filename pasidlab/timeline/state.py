@@ -13,7 +13,7 @@ the same from there on.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import TYPE_CHECKING, ClassVar, Generic, Never, Protocol, TypeVar, cast, overload
 
 from pasidlab.timeline.journal import ABSENT
@@ -173,6 +173,10 @@ class Table(Generic[K, V]):
     def items(self) -> list[tuple[K, V]]:
         """Pairs, in the order of their keys."""
         return [(key, self._items[key]) for key in sorted(self._items)]
+
+    def select(self, wanted: Callable[[K], bool]) -> list[K]:
+        """The keys that are ``wanted``, in order."""
+        return sorted(key for key in self._items if wanted(key))
 
     def restore(self, key: Hashable, value: object) -> None:
         """Set or delete an item without recording it (the journal's way in)."""

@@ -1,13 +1,14 @@
-"""What is different between two figures or tables of the same thing: marked, so that the eye finds it."""
+"""What is different between two figures, tables or structures of the same thing: marked, so that the eye finds it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from pasidlab.views.bits import Bits
 from pasidlab.views.figure import Edge, Figure, Node
 from pasidlab.views.table import Line, Table
 
-__all__ = ["mark_figure", "mark_table"]
+__all__ = ["mark_bits", "mark_figure", "mark_table"]
 
 
 def mark_figure(before: Figure | None, now: Figure) -> Figure:
@@ -54,3 +55,13 @@ def _mark_row(before: Line | None, now: Line, table: Table) -> Line:
     columns = [column.key for column in table.columns]
     changed = (key for key, was, cell in zip(columns, old, now.cells, strict=True) if was != cell)
     return replace(now, changed=tuple(changed))
+
+
+def mark_bits(before: Bits | None, now: Bits) -> Bits:
+    """``now`` with every bit marked that is different in ``before``.
+
+    >>> from pasidlab.hardware.layouts.vtd import PASID_DIR_ENTRY
+    >>> mark_bits(*(Bits("e", "E", PASID_DIR_ENTRY, (word,)) for word in (0x5001, 0x5002))).changed
+    3
+    """
+    return now if before is None else replace(now, changed=before.value ^ now.value)

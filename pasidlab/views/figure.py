@@ -41,6 +41,9 @@ class Node:
     A box with ``seats`` is a board: below its lines it has that many places. A box that stands ``inside`` a board, on
     one of its seats, is a token: small, with nothing but its title. When its seat changes, it glides there.
 
+    ``at`` is a fixed place, the left upper corner in pixels: such a figure needs no Graphviz, and its arrows go at
+    right angles (:mod:`pasidlab.views.routes`). Either every box of a figure has one, or none.
+
     >>> Node("vm:vm1", ("vm1", "2 of 64 PASIDs"), "vm", state="live", word="running").present
     True
     """
@@ -59,6 +62,7 @@ class Node:
     seats: int = 0
     inside: str = ""
     seat: int = 0
+    at: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         theme.kind(self.kind)
@@ -70,7 +74,7 @@ class Edge:
     """An arrow between two boxes. A ``flow`` is a thick arrow (data moves), a ``link`` has no head (belongs together).
 
     ``columns`` is the room for the label in letters; without it there is none. A ``loose`` edge has no say in where
-    boxes stand.
+    boxes stand; between boxes with fixed places it goes around all others, on the right.
 
     >>> Edge("kvm:1-101", "guest:1", "host:101", label="1 → 101", columns=8).kind
     'arrow'
@@ -164,6 +168,8 @@ def _check(figure: Figure) -> None:
 
 def _check_seats(figure: Figure) -> None:
     boards = {node.key: node.seats for node in figure.nodes if not node.inside}
+    if len({node.at is None for node in figure.nodes if not node.inside}) > 1:
+        raise ValueError(f"every box of figure {figure.name} must have a fixed place, or none")
     taken: dict[tuple[str, int], str] = {}
     for node in figure.nodes:
         if node.inside and node.seat not in range(boards.get(node.inside, 0)):

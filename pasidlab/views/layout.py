@@ -19,10 +19,11 @@ from functools import lru_cache
 from pasidlab.views.dot_text import plan
 from pasidlab.views.escape import key_of
 from pasidlab.views.geometry import Curve, Geometry, Rect
+from pasidlab.views.routes import routed
 from pasidlab.views.topology import Topology
 from pasidlab.views.twins import in_order
 
-__all__ = ["GraphvizError", "answered", "available", "geometry", "placed", "read"]
+__all__ = ["GraphvizError", "answered", "available", "geometry", "placed", "read", "seated"]
 
 _MISSING = (
     "drawing needs the Graphviz program `dot`, which is not on the PATH;"
@@ -40,16 +41,20 @@ def available() -> bool:
 
 
 def geometry(shape: Topology) -> Geometry:
-    """The layout of a topology by the ``dot`` program, whose answers are kept: time travel finds them again."""
+    """The layout of a topology: its own, if its boxes have fixed places, else that of the ``dot`` program, whose
+    answers are kept: time travel finds them again.
+    """
+    if shape.fixed:
+        return seated(shape, routed(shape))
     return placed(shape, answered(plan(shape)))
 
 
 def placed(shape: Topology, answer: str) -> Geometry:
     """The layout of ``shape`` in Graphviz's ``answer`` to :func:`~pasidlab.views.dot_text.plan`, twins in order."""
-    return _seated(shape, in_order(shape, read(answer)))
+    return seated(shape, in_order(shape, read(answer)))
 
 
-def _seated(shape: Topology, found: Geometry) -> Geometry:
+def seated(shape: Topology, found: Geometry) -> Geometry:
     """Tokens have their places on their boards; Graphviz does not know them."""
     nodes = dict(found.nodes)
     for node in shape.nodes:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.hardware.pcie import format_rid
+from pasidlab.views.directory import present_count
 from pasidlab.views.figure import Cluster, Edge, Figure, Node, fold
 from pasidlab.views.numbers import counted, ranges
 from pasidlab.views.room import Room
@@ -188,7 +189,7 @@ class _Map:
             frame = f"device:{device.path}"
             self.clusters.append(Cluster(frame, f"{device.path} at {format_rid(device.rid)}"))
             self._add_queues(frame, device)
-        total = sum(len(table.present()) for table in self.machine.kernel.iommu.tables.values())
+        total = sum(present_count(self.machine, rid) for rid in self.machine.kernel.iommu.tables.keys())
         words = (counted(total, "PASID entry", "PASID entries"), "present") if total else ("no device yet", "")
         state, word = ("live", "translating") if total > len(self.machine.accelerators) else ("idle", "")
         self.nodes.append(Node(_IOMMU, ("VT-d", *words), "iommu", state=state, word=word, columns=17))

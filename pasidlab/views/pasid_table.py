@@ -7,32 +7,40 @@ which all its entries point: one set of page tables, used by its default PASID a
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from pasidlab.hardware.iommu.vtd.survey import must_be_zero
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.kernel.iommu.vtd.driver import PASID_RID2PASID
 from pasidlab.kernel.iommu.vtd.entries import meaning_of
 from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
+from pasidlab.views.bits import Bits
+from pasidlab.views.directory import present_count, present_entries, slot_of, table_of
+from pasidlab.views.fields import field_table
 from pasidlab.views.figure import Cluster, Edge, Figure, Node
+from pasidlab.views.iommu_words import ENTRY
 from pasidlab.views.room import Room
-from pasidlab.views.table import Column, Line, Table
 
 if TYPE_CHECKING:
     from pasidlab.kernel.iommu.vtd.pasid_table import PasidTable
     from pasidlab.machine import Machine
+    from pasidlab.views.table import Table
 
-__all__ = ["entry_table", "pasid_table"]
+__all__ = ["entry_bits", "entry_table", "pasid_table"]
 
 _SHOWN: Final = 14
 """Entries drawn one by one; the rest is folded into one box."""
 _ENTRY: Final = 22
 _TARGET: Final = 24
 _TABLE: Final = 16
+_WIDE: Final = 44
 
 
-def pasid_table(machine: Machine, device: str, room: Room | None = None) -> Figure:
-    """The PASID table of the accelerator called ``device``.
+def pasid_table(machine: Machine, device: str, room: Room | None = None, slot: int | None = None) -> Figure:
+    """The PASID table of the accelerator called ``device``: its first entries, or those of one
+    ``slot`` of its directory.
 
     >>> from pasidlab import Machine
     >>> m = Machine(); dsa = m.plug_accelerator("dsa0")
@@ -40,14 +48,18 @@ def pasid_table(machine: Machine, device: str, room: Room | None = None) -> Figu
     'PASID 0'
     """
     room = room or Room()
-    rid = machine.accelerators[device].rid
-    table = machine.kernel.iommu.tables[rid]
-    known = [pasid for (pasid,) in room.recall("entries", [(pasid,) for pasid in table.present()])]
-    shown = known if len(known) <= _SHOWN else known[: _SHOWN - 1]
+    rid, table = machine.accelerators[device].rid, table_of(machine, device)
+    if table is None:
+        nothing = Node("none", (ENTRY["no-table"].format(device=device),), columns=_WIDE)
+        return room.fit(Figure("pasid-table", ENTRY["no-table"].format(device=device), (nothing,)))
+    first = islice(present_entries(machine.memory, table.directory, slot), 4 * _SHOWN)
+    known = [pasid for (pasid,) in room.recall(f"entries {slot}", [(pasid,) for pasid in first])]
+    total = present_count(machine, rid) + sum(not table.read(pasid)[0] & 1 for pasid in known)
+    shown = known if total <= _SHOWN else known[: _SHOWN - 1]
     made = _Parts(machine, rid, table)
     for pasid in shown:
         made.add_entry(pasid)
-    made.add_directory(sorted({pasid >> 6 for pasid in known}), len(known) - len(shown))
+    made.add_directory(sorted({slot_of(pasid) for pasid in (shown if total > _SHOWN else known)}), total - len(shown))
     return room.fit(
         Figure(
             "pasid-table",
@@ -84,7 +96,8 @@ class _Parts:
             self.edges.append(Edge(f"directory>{index}", "directory", f"leaf:{index}", present=at is not None))
         if folded:
             self.nodes.append(Node("more", (f"+{folded} more", "entries"), "more", "entries", columns=_ENTRY))
-            self.edges.append(Edge("leaf>more", f"leaf:{leaves[0]}", "more"))
+            if leaves:
+                self.edges.append(Edge("leaf>more", f"leaf:{leaves[0]}", "more"))
 
     def add_entry(self, pasid: int) -> None:
         """One entry with its arrows."""
@@ -152,6 +165,21 @@ class _Parts:
         return "nobody", f"second:{root:#x}"
 
 
+def entry_bits(machine: Machine, device: str, pasid: int) -> Bits:
+    """One PASID entry, bit by bit.
+
+    >>> from pasidlab import Machine
+    >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); entry_bits(m, "dsa0", 0)
+    <Bits pasid-entry: vtd_pasid_entry, 64 bytes>
+    """
+    table = table_of(machine, device)
+    words = table.read(pasid) if table is not None else (0,) * PASID_ENTRY.word_count
+    at = table.address(pasid) if table is not None else None
+    where = ENTRY["at"].format(address=f"{at:#x}") if at is not None else ENTRY["nowhere"]
+    title = ENTRY["title"].format(pasid=pasid, device=device)
+    return Bits("pasid-entry", title, PASID_ENTRY, words, where, must_be_zero(PASID_ENTRY, words, machine.unit.rules))
+
+
 def entry_table(machine: Machine, device: str, pasid: int) -> Table:
     """One PASID entry, field by field: name, bits, value, meaning.
 
@@ -160,23 +188,4 @@ def entry_table(machine: Machine, device: str, pasid: int) -> Table:
     >>> entry_table(m, "dsa0", 0).rows[0].cells[:3]
     ('P', '0', '0x1')
     """
-    words = machine.kernel.iommu.tables[machine.accelerators[device].rid].read(pasid)
-    columns = (
-        Column("field", "field"),
-        Column("bits", "bits", mono=True),
-        Column("value", "value", mono=True),
-        Column("meaning", "meaning"),
-    )
-    rows = tuple(
-        Line(
-            found.field.name,
-            (found.field.name, _bits(found.field.msb, found.field.lsb), f"{found.value:#x}", found.field.meaning),
-            "live" if found.value else "idle",
-        )
-        for found in PASID_ENTRY.explain(words)
-    )
-    return Table("pasid-entry", f"PASID entry {pasid} of {device}: 512 bits, field by field", columns, rows)
-
-
-def _bits(msb: int, lsb: int) -> str:
-    return str(lsb) if msb == lsb else f"{msb}:{lsb}"
+    return field_table(entry_bits(machine, device, pasid))

@@ -4,19 +4,30 @@ tables; below a VM's table its quota.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pasidlab.errors import KernelError
 from pasidlab.handles import App, AssignedDevice, Handle, PhysicalFunction, VirtualMachine
+from pasidlab.hardware.iommu.contract import Walk
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.machine import Machine
+from pasidlab.views import style
 from pasidlab.views.bars_svg import bars_svg
+from pasidlab.views.escape import html
+from pasidlab.views.explain import explain
+from pasidlab.views.fields import field_table
 from pasidlab.views.figure import Figure
 from pasidlab.views.machine_map import machine_map
 from pasidlab.views.occupancy import set_use, set_words
 from pasidlab.views.pasid_table import pasid_table
 from pasidlab.views.quota_bars import quota_bar
-from pasidlab.views.table import Column, Line, Table
+from pasidlab.views.stale import rules_of, stale_stops
+from pasidlab.views.still import svg
+from pasidlab.views.table import Column, Line, Table, table_html
+from pasidlab.views.walk_graph import walk_graph
+from pasidlab.views.walk_table import stop_bits, walk_table
 
-__all__ = ["bundle", "picture"]
+__all__ = ["bundle", "picture", "walk_bundle"]
 
 _COLUMNS = (Column("what", "what"), Column("value", "value"))
 
@@ -39,6 +50,28 @@ def bundle(handle: Handle) -> dict[str, str]:
         bar = bars_svg(quota_bar(handle.machine, handle.vmm.container.set.set_id))
         shown["text/html"] = f"<div>{shown['text/html']}{bar}</div>"
     return shown
+
+
+def walk_bundle(walk: Walk) -> dict[str, str]:
+    """The MIME types of a walk's picture: the figure, how it ended in words, the table of its stops, and each stop's
+    fields, to be opened.
+
+    >>> from pasidlab import Machine
+    >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); sorted(walk_bundle(m.translate(dsa.rid, 9)))
+    ['text/html']
+    """
+    rules, stale = rules_of(walk), stale_stops(walk)
+    said = explain(walk, rules, stale)
+    words = "".join(f"<p>{html(sentence)}</p>" for sentence in said.sentences)
+    stops = "".join(_opened(field_table(stop_bits(walk, at, rules))) for at in range(len(walk.stops)))
+    table = f"<style>{style.live()}</style>{table_html(walk_table(walk, stale, rules))}{stops}"
+    below = f'<div class="pasidlab"><p><strong>{html(said.title)}</strong></p>{words}{table}</div>'
+    return {"text/html": f"<div>{svg(walk_graph(walk, stale=stale))}{below}</div>"}
+
+
+def _opened(table: Table) -> str:
+    """A table behind its title: a click opens it."""
+    return f"<details><summary>{html(table.title)}</summary>{table_html(replace(table, title=''))}</details>"
 
 
 def picture(handle: Handle) -> Figure | Table | None:

@@ -73,6 +73,6 @@ def _extent(figure: Figure, places: Geometry) -> tuple[float, float, float, floa
 def bundle(figure: Figure) -> dict[str, str]:
     """What a notebook shows: the picture where it can be drawn, and always the text."""
     shown = {"text/plain": text(figure)}
-    if layout.available():
+    if layout.available() or topology(figure).fixed:
         shown["image/svg+xml"] = svg(figure)
     return shown

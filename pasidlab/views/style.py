@@ -13,7 +13,7 @@ from pasidlab.views import theme
 from pasidlab.views.box import BADGE, EYEBROW, LINE, TITLE, TOKEN
 from pasidlab.views.topology import EDGE_LABEL, FRAME_LABEL
 
-__all__ = ["bar_rules", "live", "rules", "still"]
+__all__ = ["bar_rules", "bits_rules", "cell_rules", "figure_rules", "live", "rules", "still"]
 
 ROOT = ".pasidlab"
 _VARIABLE = re.compile(r"var\(--pl-([a-z-]+)\)")
@@ -74,6 +74,36 @@ _BARS = f"""
 {ROOT} .room {{ fill: var(--pl-cluster); stroke: var(--pl-rule); stroke-width: 1; }}
 {ROOT} .room.open {{ stroke-dasharray: 6 3; }}
 """
+_BITS = f"""
+{ROOT} .word {{ font-size: 10.5px; fill: var(--pl-muted); text-anchor: end; }}
+{ROOT} .ruler {{ font-size: 8.5px; fill: var(--pl-muted); text-anchor: middle; }}
+{ROOT} .field .cell {{ fill: var(--pl-paper); stroke: var(--pl-line); stroke-width: .75; }}
+{ROOT} .field.k-pointer .cell {{ fill: var(--pl-live-fill); }}
+{ROOT} .field.k-number .cell {{ fill: var(--pl-new-fill); }}
+{ROOT} .field.k-flag .cell {{ fill: var(--pl-now-fill); }}
+{ROOT} .field.k-ignored .cell {{ fill: var(--pl-cluster); stroke-dasharray: 2 2; }}
+{ROOT} .field .hatch {{ fill: none; stroke: var(--pl-rule); stroke-width: 1; }}
+{ROOT} .field.is-wrong .cell {{ fill: var(--pl-fault-fill); stroke: var(--pl-fault-ink); stroke-width: 2.5; }}
+{ROOT} .field.is-wrong .one {{ stroke: var(--pl-fault-ink); stroke-width: 4; }}
+{ROOT} .field .digit {{ font-size: 10px; fill: var(--pl-muted); text-anchor: middle; }}
+{ROOT} .field.is-set .digit {{ fill: var(--pl-ink); }}
+{ROOT} .field .one {{ fill: none; stroke: var(--pl-ink); stroke-width: 2.5; }}
+{ROOT} .field .changed {{ fill: none; stroke: var(--pl-changed); stroke-width: 3; }}
+{ROOT} .field .leader {{ fill: none; stroke: var(--pl-line); stroke-width: .75; }}
+{ROOT} .field .name {{ font-size: 9.5px; fill: var(--pl-muted); text-anchor: middle; }}
+{ROOT} .field.is-set .name {{ fill: var(--pl-ink); font-weight: 600; }}
+{ROOT} .field.is-wrong .name {{ fill: var(--pl-fault-ink); font-weight: 600; }}
+"""
+_CELLS = f"""
+{ROOT} .place .slot {{ fill: var(--pl-paper); stroke: var(--pl-rule); stroke-width: 1; }}
+{ROOT} .place.is-empty .slot {{ fill: var(--pl-cluster); stroke-dasharray: 1.5 2; }}
+{ROOT} .place .fill {{ fill: var(--pl-live-accent); }}
+{ROOT} .place .mark {{ font-size: 10px; font-weight: 600; text-anchor: middle; fill: var(--pl-live-ink);
+  paint-order: stroke; stroke: var(--pl-live-fill); stroke-width: 2px; }}
+{ROOT} .place:has(.mark) .fill {{ fill: var(--pl-live-fill); stroke: var(--pl-live-accent); stroke-width: 1.5; }}
+{ROOT} .halo {{ fill: none; stroke: var(--pl-paper); stroke-width: 5; }}
+{ROOT} .chosen {{ fill: none; stroke: var(--pl-ink); stroke-width: 2.5; }}
+"""
 # The root twice: JupyterLab sets the text of cells to the right with two classes.
 _TABLE = f"""
 {ROOT} table {{ border-collapse: collapse; color: var(--pl-ink); font: 12.5px {theme.UI_FONT};
@@ -86,6 +116,8 @@ _TABLE = f"""
 {ROOT} td.num {{ font-family: {theme.MONO_FONT}; font-size: 12px; }}
 {ROOT} td.is-changed {{ box-shadow: inset 0 -3px 0 var(--pl-changed); }}
 {ROOT} tbody tr td:first-child {{ border-left: 4px solid transparent; }}
+{ROOT} summary {{ color: var(--pl-muted); font: 12.5px {theme.UI_FONT}; cursor: pointer; padding: 2px 8px; }}
+{ROOT} .pl-title {{ color: var(--pl-ink); font: 600 12.5px {theme.UI_FONT}; }}
 """
 
 
@@ -137,13 +169,28 @@ def _of_shares() -> str:
 
 
 def rules() -> str:
-    """Every rule, with colours as variables."""
+    """Every rule of live pictures, with colours as variables."""
+    return "\n".join((figure_rules(), _BITS, _CELLS))
+
+
+def figure_rules() -> str:
+    """The rules of figures, ladders and tables."""
     return "\n".join((_COMMON, _FIGURE, _of_states(), _LADDER, _of_rows(), _TABLE))
 
 
 def bar_rules() -> str:
     """The rules of bars, which are still pictures only."""
     return "\n".join((_COMMON, _BARS, _of_shares()))
+
+
+def cell_rules() -> str:
+    """The rules of rows of cells."""
+    return "\n".join((_COMMON, _CELLS))
+
+
+def bits_rules() -> str:
+    """The rules of structures, bit by bit."""
+    return "\n".join((_COMMON, _BITS))
 
 
 def live() -> str:
@@ -167,12 +214,12 @@ def live() -> str:
 def still(mode: theme.Mode | None = None, sheet: str = "") -> str:
     """The style sheet inside a still picture; without ``mode`` it follows the reader's preference, light by default.
 
-    ``sheet`` are its rules (default: those of :func:`rules`).
+    ``sheet`` are its rules (default: those of :func:`figure_rules`).
 
     >>> "var(" in still(), "prefers-color-scheme" in still(), "prefers-color-scheme" in still("dark")
     (False, True, False)
     """
-    sheet = sheet or rules()
+    sheet = sheet or figure_rules()
     if mode:
         return _coloured(sheet, mode)
     dark = _coloured(_only_colours(sheet), "dark")

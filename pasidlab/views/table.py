@@ -122,6 +122,8 @@ def _fixed(parts: list[str], widths: list[int]) -> str:
 
 def _cells_wide(text: str) -> int:
     """How many cells of a terminal ``text`` takes."""
+    if text.isascii():
+        return len(text)
     return sum(0 if combining(letter) else 2 if east_asian_width(letter) in "WF" else 1 for letter in text)
 
 

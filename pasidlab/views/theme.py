@@ -181,6 +181,15 @@ STATES: dict[str, State] = {
             StateColours("#381f11", "#d55e00", "#ff9f63"),
         ),
         State(
+            "cached",
+            "cached",
+            "■",
+            "9 2",
+            1.25,
+            StateColours("#e6f6fd", "#56b4e9", "#17597f"),
+            StateColours("#0e2734", "#0072b2", "#7fc4f0"),
+        ),
+        State(
             "off",
             "off",
             "○",
@@ -192,7 +201,7 @@ STATES: dict[str, State] = {
     )
 }
 """How things can be doing, by name. ``idle`` (there, not in use) needs no word; ``live`` is in use; ``now`` acts at
-this very step."""
+this very step; ``cached`` comes from a cache, which may be out of date."""
 
 KINDS: dict[str, Kind] = {
     entry.name: entry

@@ -41,7 +41,10 @@ _FRAME_STEP, _FRAME_ROOM = 60, 300
 
 
 class NodePlan(NamedTuple):
-    """What the layout needs to know of a box; of a token, its board and where on it the token stands."""
+    """What the layout needs to know of a box; of a token, its board and where on it the token stands.
+
+    A ``fixed`` box stands at ``x`` and ``y``, wherever the others are.
+    """
 
     key: str
     cluster: str
@@ -50,6 +53,7 @@ class NodePlan(NamedTuple):
     inside: str = ""
     x: float = 0
     y: float = 0
+    fixed: bool = False
 
 
 class EdgePlan(NamedTuple):
@@ -79,6 +83,11 @@ class Topology(NamedTuple):
     edges: tuple[EdgePlan, ...]
     frames: tuple[FramePlan, ...]
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the figure says itself where its boxes stand."""
+        return any(node.fixed for node in self.nodes)
+
 
 def topology(figure: Figure) -> Topology:
     """What decides the layout of ``figure``.
@@ -106,6 +115,8 @@ def topology(figure: Figure) -> Topology:
 
 def _plan(node: Node, boards: Mapping[str, Node]) -> NodePlan:
     plan = NodePlan(node.key, node.cluster, *box_size(node))
+    if node.at is not None:
+        return plan._replace(x=node.at[0], y=node.at[1], fixed=True)
     if not node.inside:
         return plan
     x, y = seat_place(boards[node.inside], node.seat)

@@ -1,7 +1,8 @@
 """The sentences for events: one catalogue, so that ladders, lists and lessons speak alike.
 
 A sentence is a template over the event's ``subject``, ``before`` and ``after`` and its further facts. The lane says
-who; the sentence says what.
+who; the sentence says what. What the IOMMU's structures, walks and memory are called stands in
+:mod:`pasidlab.views.iommu_words`, what its faults mean in :mod:`pasidlab.views.fault_words`.
 """
 
 from __future__ import annotations
@@ -67,6 +68,11 @@ _SENTENCES: Final[dict[Verb, str]] = {
     Verb.INVALIDATE: "invalidates {subject}",
     Verb.DRAIN: "{subject}",
     Verb.FAULT: "{subject}",
+    Verb.ATS: "{subject}",
+    Verb.PAGE_REQUEST: "PAGE REQUEST {subject}",
+    Verb.PAGE_RESPONSE: "page response: {subject}",
+    Verb.PAGE_FAULT: "brings a page: {subject}",
+    Verb.INTERRUPT: "interrupt: {subject}",
     Verb.WRITE_MSR: "{subject}",
     Verb.ENQCMD: "{subject}",
     Verb.MOVDIR64B: "MOVDIR64B {subject}",

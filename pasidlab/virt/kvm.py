@@ -169,6 +169,7 @@ class KvmVm(Actor, state=("high", "low")):
         slot = self._slot(guest_pasid, build=True)
         assert slot is not None
         self._hold(host_pasid)
+        self._replace(guest_pasid)
         self._kernel.platform.memory.store32(slot, VMX_PASID_TABLE_ENTRY.encode(V=1, HOST_PASID=host_pasid)[0])
         self.emit(
             Verb.WRITE_ENTRY,
@@ -182,6 +183,14 @@ class KvmVm(Actor, state=("high", "low")):
 
     def _hold(self, host_pasid: int) -> None:
         self._kernel.ioasid.get_locked(host_pasid, self.holder)
+
+    def _replace(self, guest_pasid: int) -> None:
+        """The code warns of a BIND over a valid entry, and overwrites it. Here the reference of what was there goes."""
+        before = self.entry(guest_pasid)
+        if before is not None:
+            self._warn(f"BIND of guest PASID {guest_pasid}: its entry is valid", before)
+            self._clear_entry(guest_pasid, before)
+            self._kernel.ioasid.put_locked(before, self.holder)
 
     def _clear_entry(self, guest_pasid: int, host_pasid: int) -> None:
         slot = self._slot(guest_pasid, build=False)
@@ -210,7 +219,8 @@ class KvmVm(Actor, state=("high", "low")):
         return Priority.CPU
 
     def ioasid_notified(self, event: IoasidEvent, payload: Payload) -> bool:
-        """BIND writes an entry, UNBIND and FREE clear it; an event without SPID is not ours.
+        """BIND writes an entry, UNBIND and FREE clear it; an event without SPID is not ours, nor is one whose guest or
+        host PASID has more than 20 bits.
 
         Without memory for a table (``-ENOMEM``) or a living ID there is no entry: nobody waits for a handler's answer,
         so the bind goes on, and the guest's ENQCMD finds no translation.
@@ -224,10 +234,23 @@ class KvmVm(Actor, state=("high", "low")):
         with self.timeline.because(told):
             if event is IoasidEvent.BIND:
                 self._set_entry(spid, host_pasid)
-            elif self._ends(event) and self.entry(spid) == host_pasid:
-                self._clear_entry(spid, host_pasid)
-                self._kernel.ioasid.put_locked(host_pasid, self.holder)
+                return True
+            return self._ends(event) and self._end_entry(event, spid, host_pasid)
+
+    def _end_entry(self, event: IoasidEvent, guest_pasid: int, host_pasid: int) -> bool:
+        """Clear an entry and drop its reference. The code warns and stops where there is none; where an entry names
+        another host PASID it warns and clears all the same, which here is left alone: it is not what ends.
+        """
+        found = self.entry(guest_pasid)
+        if found != host_pasid:
+            self._warn(f"{event} of guest PASID {guest_pasid}: no entry for host PASID {host_pasid}", found)
+            return False
+        self._clear_entry(guest_pasid, host_pasid)
+        self._kernel.ioasid.put_locked(host_pasid, self.holder)
         return True
+
+    def _warn(self, what: str, found: int | None) -> None:
+        self.emit(Verb.IGNORE, f"{self.name}: {what}", after="not valid" if found is None else f"host PASID {found}")
 
     @staticmethod
     def _ends(event: IoasidEvent) -> bool:
@@ -238,7 +261,11 @@ class KvmVm(Actor, state=("high", "low")):
 
     def vm_exit(self, cpu: Cpu, reason: ExitReason, translation: PasidTranslation) -> Resume:
         """Exits 72 and 73: set ZF, skip the instruction, tell nobody."""
-        self.emit(Verb.HANDLE, f"exit {reason.value}: no entry for guest PASID", after="ZF=1, instruction skipped")
+        self.emit(
+            Verb.HANDLE,
+            f"exit {reason.value}: no entry for guest PASID {translation.guest_pasid}",
+            after="ZF=1, instruction skipped",
+        )
         cpu.zf = True
         return Resume.SKIP
 

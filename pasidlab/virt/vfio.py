@@ -14,18 +14,18 @@ container only takes a reference on the set that the process has open there, and
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.memory import PAGE_SIZE
-from pasidlab.hardware.pcie import format_rid
+from pasidlab.hardware.pcie import PageRequest, ResponseCode, format_rid
 from pasidlab.kernel.ioasid.core import IoasidRefused
+from pasidlab.kernel.iommu.uapi import HPASID_DEF, GuestPasidBind
 from pasidlab.timeline import Actor, Part, Table, Verb
 from pasidlab.virt.ioasid_user import IoasidUser
 
 if TYPE_CHECKING:
     from pasidlab.kernel.idxd import Idxd
-    from pasidlab.kernel.iommu.uapi import GuestPasidBind
     from pasidlab.kernel.kernel import Kernel
     from pasidlab.kernel.process import Process
     from pasidlab.timeline import Event
@@ -34,6 +34,15 @@ if TYPE_CHECKING:
 __all__ = ["HOLDER", "AssignedFunction", "AttachedDevice", "VfioContainer"]
 
 HOLDER: Final = "vfio"
+
+
+class PageListener(Protocol):
+    """The hypervisor's end of the reporting of page requests."""
+
+    path: str
+
+    def page_requested(self, request: PageRequest) -> ResponseCode | None:
+        """Take a request of a device with its host PASID; ``None``: the answer comes later."""
 
 
 class AttachedDevice(NamedTuple):
@@ -55,7 +64,7 @@ class AssignedFunction(Part):
         self.device.reset()
 
 
-class VfioContainer(Actor, state=("open",)):
+class VfioContainer(Actor, state=("listener", "open")):
     """One VM's DMA and PASIDs, as its hypervisor process ``owner`` manages them through ioctls.
 
     ``user`` owns the PASIDs: the container's own (``vfio_mm``), or with ``device`` that of /dev/ioasid.
@@ -70,6 +79,7 @@ class VfioContainer(Actor, state=("open",)):
         self._kernel = kernel
         self.owner_mm = owner.mm
         self.domain = kernel.iommu.domain_alloc(name)
+        self.domain.enable_nesting()
         try:
             self.user = self._owner_of_pasids(name, quota, device)
         except KernelError:
@@ -78,6 +88,7 @@ class VfioContainer(Actor, state=("open",)):
         self.set = self.user.set
         self._pins = Table[int, int](self.timeline, f"{self.path}.pins")
         self.devices = Table[str, AttachedDevice](self.timeline, f"{self.path}.devices")
+        self.listener: PageListener | None = None
         self.open = True
         self.emit(Verb.OPEN, f"container of {name}", after=f"domain {self.domain.did}")
 
@@ -178,36 +189,93 @@ class VfioContainer(Actor, state=("open",)):
 
     # --- VFIO_IOMMU_NESTING_OP ----------------------------------------------------------------------------------------
 
-    def bind_pgtbl(self, key: str, data: GuestPasidBind) -> None:
-        """Bind a guest page table on the device ``key``.
+    def bind_pgtbl(self, key: str, data: GuestPasidBind | bytes) -> None:
+        """Bind a guest page table on the device ``key``; ``data`` as a record, or as the bytes that user space passes.
 
-        Errors as for :meth:`pasidlab.kernel.iommu.vtd.svm.Svm.bind_guest`.
+        Errors: ``-ENODEV`` no such device, ``-EOPNOTSUPP`` the IOMMU does not nest, then those of the generic layer
+        (:meth:`.GuestPasidBind.from_bytes`, :meth:`.GuestPasidBind.check`) and of its driver
+        (:meth:`pasidlab.kernel.iommu.vtd.svm.Svm.bind_guest`).
         """
-        device = self._device(key)
-        event = self.emit(Verb.IOCTL, "NESTING_OP bind", hpasid=data.hpasid, gpasid=data.gpasid, gpgd=data.gpgd)
+        device = self._nesting_device(key)
+        bind = GuestPasidBind.from_bytes(data) if isinstance(data, bytes) else data
+        event = self.emit(Verb.IOCTL, "NESTING_OP bind", hpasid=bind.hpasid, gpasid=bind.gpasid, gpgd=bind.gpgd)
         with self.timeline.because(event):
-            self._kernel.svm.bind_guest(device.rid, self.domain, data, self.set)
+            bind.check()
+            self._kernel.svm.bind_guest(device.rid, self.domain, bind, self.set)
+            if not bind.flags & HPASID_DEF:
+                self._kernel.iommu.page_requests.sinks[device.rid, bind.hpasid] = self
 
-    def unbind_pgtbl(self, key: str, hpasid: int) -> None:
-        """Unbind. Only the common part of the bind data is needed: the host PASID.
+    def unbind_pgtbl(self, key: str, data: GuestPasidBind | int) -> None:
+        """Unbind. Only the common part of the bind data is needed; a host PASID stands for data that names it.
 
-        What the IOMMU driver answers is ignored, with an event: a late unbind finds nothing and fails harmlessly.
-        ``-ENODEV`` no such device.
+        What generic layer and IOMMU driver answer is ignored, with an event: a late unbind finds nothing and fails
+        harmlessly. ``-ENODEV`` no such device, ``-EOPNOTSUPP`` the IOMMU does not nest.
         """
-        device = self._device(key)
-        event = self.emit(Verb.IOCTL, "NESTING_OP unbind", hpasid=hpasid)
+        device = self._nesting_device(key)
+        bind = GuestPasidBind(data) if isinstance(data, int) else data
+        event = self.emit(Verb.IOCTL, "NESTING_OP unbind", hpasid=bind.hpasid)
         with self.timeline.because(event):
             try:
-                self._kernel.svm.unbind_guest(device.rid, hpasid, self.set)
+                bind.check()
+                if bind.flags & HPASID_DEF:
+                    self._kernel.svm.unbind_default(device.rid, self.domain)
+                else:
+                    self._kernel.svm.unbind_guest(device.rid, bind.hpasid, self.set)
             except KernelError as error:
-                self.emit(Verb.IGNORE, f"unbind of PASID {hpasid}: {error.reason}", after=f"-{error.name}")
+                self.emit(Verb.IGNORE, f"unbind of PASID {bind.hpasid}: {error.reason}", after=f"-{error.name}")
 
-    def cache_invalidate(self, hpasid: int) -> None:
-        """Forward a guest's first-level invalidation of one PASID to the unit."""
+    def _nesting_device(self, key: str) -> AttachedDevice:
+        """The device of a nesting operation. ``-EOPNOTSUPP``: there is no nesting information for this container."""
+        device = self._device(key)
+        if not self._kernel.iommu.unit.nesting:
+            raise KernelError("EOPNOTSUPP", "the IOMMU must support nested translation to bind guest page tables")
+        return device
+
+    def cache_invalidate(self, hpasid: int, pages: tuple[int, int] | None = None) -> None:
+        """Forward a guest's first-level invalidation of one PASID: all of it, or some ``pages`` (start, number).
+
+        The guest need not know of device TLBs: they are flushed as well.
+        """
         event = self.emit(Verb.IOCTL, "NESTING_OP cache-invalidate", hpasid=hpasid)
+        driver, did = self._kernel.iommu, self.domain.did
+        rids = sorted({device.rid for device in self.devices.values()})
         with self.timeline.because(event):
-            queue = self._kernel.iommu.queue
-            queue.submit(queue.pasid_iotlb(self.domain.did, hpasid))
+            if pages is not None:
+                driver.flush_pages(did, hpasid, rids, pages)
+                return
+            flush = [descriptor for rid in rids for descriptor in driver.device_flush(rid, hpasid)]
+            driver.queue.submit(driver.queue.pasid_iotlb(did, hpasid), *flush)
+
+    # --- page requests ------------------------------------------------------------------------------------------------
+
+    def listen(self, listener: PageListener | None) -> None:
+        """Give page requests of bound PASIDs to the hypervisor (the fault region of the device, and its eventfd).
+
+        ``None``: it is there no more; requests are refused from now on.
+        """
+        self.listener = listener
+
+    def page_requested(self, request: PageRequest) -> ResponseCode | None:
+        """The IOMMU driver reports a page request: hand it to the hypervisor, who will answer."""
+        if self.listener is None:
+            return ResponseCode.INVALID
+        facts = {"rid": request.rid, "pasid": request.pasid, "address": request.address, "group": request.group}
+        event = self.emit(Verb.PAGE_FAULT, str(request), after=f"to the hypervisor of {self.set.name}", **facts)
+        with self.timeline.because(event):
+            return self.listener.page_requested(request)
+
+    def page_response(self, key: str, hpasid: int, group: int, code: ResponseCode) -> None:
+        """The hypervisor answers. ``-ENODEV`` no such device, ``-EINVAL`` there was no such request.
+
+        A response failure would stop the page requests of the whole device. Who has a part of it only must not do that
+        to the others: it counts as invalid (our choice: UNVERIFIED).
+        """
+        device = self._device(key)
+        if device.aux and code is ResponseCode.FAILURE:
+            code = ResponseCode.INVALID
+        event = self.emit(Verb.IOCTL, "page response", hpasid=hpasid, group=group, code=int(code))
+        with self.timeline.because(event):
+            self._kernel.iommu.page_requests.respond(device.rid, hpasid, group, code)
 
     def _device(self, key: str) -> AttachedDevice:
         device = self.devices.get(key)

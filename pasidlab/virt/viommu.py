@@ -7,6 +7,10 @@ VT-d:
 * a **PASID-cache invalidation**, which the guest must send even for an entry that was not present before (caching
   mode), makes the hypervisor read the guest's PASID entry out of guest memory and bind or unbind it on the host.
 
+With page requests two more paths come in: what a device asks for under a host PASID goes into the guest's own page
+request queue under the guest's number, and the guest's answer, a descriptor in its invalidation queue, goes back to
+VFIO. IOTLB invalidations of the guest are forwarded with their range.
+
 The registers and the search through the guest's tables are the same code as the silicon's; only what follows is
 different.
 
@@ -22,24 +26,49 @@ from pasidlab.errors import KernelError
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.iommu.vtd.invalidation import Descriptor
 from pasidlab.hardware.iommu.vtd.registers import VtdRegisters
+from pasidlab.hardware.iommu.vtd.tables import PasidLookup, find_context
 from pasidlab.hardware.iommu.vtd.virtual_command import VCMD_ALLOC, VCMD_FREE
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
-from pasidlab.hardware.layouts.vtd_queue import QI_CONTEXT_CACHE, QI_PASID_CACHE, QI_PIOTLB
-from pasidlab.hardware.pcie import PASID_LIMIT, format_rid
+from pasidlab.hardware.layouts.vtd_queue import (
+    QI_CONTEXT_CACHE,
+    QI_IOTLB,
+    QI_PAGE_GROUP_RESP,
+    QI_PASID_CACHE,
+    QI_PIOTLB,
+)
+from pasidlab.hardware.memory import PAGE_SHIFT
+from pasidlab.hardware.pcie import (
+    PASID_LIMIT,
+    PageGroupResponse,
+    PageRequest,
+    RequestKind,
+    ResponseCode,
+    format_rid,
+)
 from pasidlab.kernel.bitmap import Bitmap
 from pasidlab.kernel.iommu.uapi import VTD_FLAGS, GuestPasidBind
 from pasidlab.timeline import HOST, Table, Verb
 
 if TYPE_CHECKING:
+    from pasidlab.hardware.cpu import LocalApic
     from pasidlab.hardware.memory import Memory
     from pasidlab.timeline import Timeline
     from pasidlab.virt.ioasid_user import PasidSource
     from pasidlab.virt.vfio import VfioContainer
 
-__all__ = ["BoundEntry", "VirtualVtd"]
+__all__ = ["BoundEntry", "VirtualPlatform", "VirtualVtd"]
 
 _ONE_PASID: Final = 1
 _FIRST_LEVEL: Final = 1
+_SOME_PAGES: Final = 3
+_CODES: Final = frozenset(ResponseCode)
+
+
+class VirtualPlatform(NamedTuple):
+    """What of the guest the emulated unit reaches: its memory, and the CPU that it interrupts."""
+
+    memory: Memory
+    apic: LocalApic
 
 
 class BoundEntry(NamedTuple):
@@ -63,10 +92,11 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
     actor = "vmm"
 
     def __init__(
-        self, timeline: Timeline, name: str, memory: Memory, container: VfioContainer, source: PasidSource
+        self, timeline: Timeline, name: str, platform: VirtualPlatform, container: VfioContainer, source: PasidSource
     ) -> None:
-        super().__init__(timeline, f"{HOST}.viommu[{name}]", HOST, memory, VtdIdentity.guest())
+        super().__init__(timeline, f"{HOST}.viommu[{name}]", HOST, platform.memory, VtdIdentity.guest())
         self.name = name
+        self._apic = platform.apic
         self._container = container
         self._source = source
         self.identity_mapped = False
@@ -143,7 +173,12 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
             elif descriptor.layout is QI_CONTEXT_CACHE:
                 self._look_again(None)
             elif descriptor.layout is QI_PIOTLB:
-                self._forward(descriptor.field("PASID"))
+                self._forward(descriptor.field("PASID"), _pages(descriptor))
+            elif descriptor.layout is QI_IOTLB:
+                for guest_pasid in sorted(self._bound_pasids()):
+                    self._forward(guest_pasid, None)
+            elif descriptor.layout is QI_PAGE_GROUP_RESP:
+                self._page_answered(descriptor)
 
     def _bound_pasids(self) -> set[int]:
         return {guest_pasid for _, guest_pasid in self.bound.keys()}
@@ -155,19 +190,25 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
     def _look_again(self, guest_pasids: list[int] | None) -> None:
         """The guest may have changed these PASID entries (``None``: all) on any device: compare with what is bound."""
         for guest_pasid in guest_pasids or sorted({*self.pasids.keys(), *self._bound_pasids()}):
-            for rid in self.devices.keys():
-                self._sync(rid, guest_pasid)
+            self._sync(guest_pasid)
 
-    def _sync(self, rid: int, guest_pasid: int) -> None:
+    def _sync(self, guest_pasid: int) -> None:
+        """Unbind on every device first what is different now: devices of one parent share an entry on the host."""
+        wanted = {rid: self._wanted(rid, guest_pasid) for rid in self.devices.keys()}
+        for rid, entry in wanted.items():
+            known = self.bound.get((rid, guest_pasid))
+            if known is not None and known != entry:
+                self._unbind(rid, guest_pasid, known)
+        for rid, entry in wanted.items():
+            if entry is not None and (rid, guest_pasid) not in self.bound:
+                self._bind(rid, guest_pasid, entry.words)
+
+    def _wanted(self, rid: int, guest_pasid: int) -> BoundEntry | None:
+        """What the guest's tables ask for: a first-level entry that is present and valid, or nothing."""
         found = self.find_pasid_entry(rid, guest_pasid)
-        present = found.reason is None and PASID_ENTRY["PGTT"].get(found.words) == _FIRST_LEVEL
-        known = self.bound.get((rid, guest_pasid))
-        wanted = BoundEntry(found.words, self.pasids.get(guest_pasid, 0))
-        if known is not None and (not present or known != wanted):
-            self._unbind(rid, guest_pasid, known)
-            known = None
-        if present and known is None:
-            self._bind(rid, guest_pasid, found.words)
+        if found.reason is not None or PASID_ENTRY["PGTT"].get(found.words) != _FIRST_LEVEL:
+            return None
+        return BoundEntry(found.words, self.pasids.get(guest_pasid, 0))
 
     def _bind(self, rid: int, guest_pasid: int, words: tuple[int, ...]) -> None:
         host_pasid = self.pasids.get(guest_pasid)
@@ -196,7 +237,57 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         except KernelError as error:
             self.emit(Verb.REFUSE, f"unbind of PASID {guest_pasid}: {error.reason}", after=f"-{error.name}")
 
-    def _forward(self, guest_pasid: int) -> None:
-        """A first-level invalidation of a bound PASID goes on to the real unit."""
+    def _forward(self, guest_pasid: int, pages: tuple[int, int] | None) -> None:
+        """A first-level invalidation of a bound PASID, whole or of some pages, goes on to the real unit."""
         if guest_pasid in self._bound_pasids() and guest_pasid in self.pasids:
-            self._container.cache_invalidate(self.pasids[guest_pasid])
+            self._container.cache_invalidate(self.pasids[guest_pasid], pages)
+
+    # --- page requests ------------------------------------------------------------------------------------------------
+
+    def page_requested(self, request: PageRequest) -> ResponseCode | None:
+        """A device asks for a page under a host PASID: put it into the guest's queue, under the guest's number.
+
+        Two interfaces of one parent look alike here; the one with the lower requester ID in the guest stands for both.
+        """
+        for (rid, guest_pasid), known in self.bound.items():
+            device = self._container.devices.get(self.devices[rid])
+            if device is not None and device.rid == request.rid and known.host_pasid == request.pasid:
+                allowed = find_context(self._lookup(), rid, guest_pasid, RequestKind.PAGE)
+                if isinstance(allowed, PasidLookup):
+                    return ResponseCode.INVALID
+                self.page_request(request._replace(rid=rid, pasid=guest_pasid))
+                return None
+        return ResponseCode.INVALID
+
+    def _page_request_dropped(self, request: PageRequest) -> None:
+        if request.pasid is not None:
+            self._respond(PageGroupResponse(request.rid, request.pasid, request.group, ResponseCode.SUCCESS))
+
+    def _page_answered(self, descriptor: Descriptor) -> None:
+        """The guest answers a page request: its descriptor becomes a response to VFIO."""
+        at = descriptor.fields()
+        self._respond(PageGroupResponse(at["RID"], at["PASID"], at["PRGI"], at["RC"]))
+
+    def _respond(self, response: PageGroupResponse) -> None:
+        key = self.devices.get(response.rid)
+        known = self.bound.get((response.rid, response.pasid)) if response.pasid is not None else None
+        self.tell_response(response)
+        try:
+            if key is None or known is None:
+                raise KernelError("EINVAL", f"{self.name} answers for a device or PASID that is not bound")
+            code = ResponseCode(response.code) if response.code in _CODES else ResponseCode.INVALID
+            self._container.page_response(key, known.host_pasid, response.group, code)
+        except KernelError as error:
+            self.emit(Verb.REFUSE, error.reason, after=f"-{error.name}")
+
+    def _interrupt(self, address: int, data: int) -> None:
+        self.emit(Verb.INTERRUPT, f"{self.name}: vector {data & 0xFF:#x}", vector=data & 0xFF)
+        self._apic.message(address, data)
+
+
+def _pages(descriptor: Descriptor) -> tuple[int, int] | None:
+    """The pages that a PASID-IOTLB invalidation names: start and number; ``None`` for all."""
+    if descriptor.field("G") != _SOME_PAGES:
+        return None
+    count = 1 << descriptor.field("AM")
+    return descriptor.field("ADDR") & -(count << PAGE_SHIFT), count

@@ -14,25 +14,28 @@ given.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.accelerator import register_map as at
-from pasidlab.hardware.cpu import Cpu
+from pasidlab.hardware.accelerator.config_space import ConfigSpace
+from pasidlab.hardware.bus import ECAM_SIZE, ConfigSpaces
+from pasidlab.hardware.cpu import Cpu, LocalApic
 from pasidlab.hardware.mmio import AddressMap
 from pasidlab.kernel.ioasid.quota.cgroup import cgroups_of
 from pasidlab.kernel.iommu.uapi import GuestPasidBind
 from pasidlab.kernel.kernel import Kernel
-from pasidlab.kernel.platform import IOMMU_BASE, Platform
-from pasidlab.timeline import Actor, Table, Verb
+from pasidlab.kernel.platform import ECAM_BASE, IOMMU_BASE, Platform
+from pasidlab.timeline import Actor, Part, Table, Verb
 from pasidlab.virt.kvm import GuestMemory, KvmVm
 from pasidlab.virt.vdcm import MediatedDevice
 from pasidlab.virt.vfio import AssignedFunction, VfioContainer
-from pasidlab.virt.viommu import VirtualVtd
+from pasidlab.virt.viommu import VirtualPlatform, VirtualVtd
 
 if TYPE_CHECKING:
     from pasidlab.hardware.mmio import MmioTarget
     from pasidlab.kernel.idxd import Idxd
+    from pasidlab.timeline import Timeline
     from pasidlab.virt.ioasid_user import IoasidDevice, PasidSource
 
 __all__ = ["GUEST_MEMORY", "POLICIES", "Vmm"]
@@ -47,6 +50,29 @@ _BAR_STEP: Final = 0x100_0000
 _BAR2_OFFSET: Final = 0x80_0000
 _IOMMU_SIZE: Final = 0x1000
 _IOMMU_REGION_NAME: Final = "vIOMMU"
+
+
+class VirtualFunction(NamedTuple):
+    """A function that a guest gets: its registers and configuration space, and where its ``portal`` is on the host."""
+
+    registers: MmioTarget
+    config: ConfigSpace
+    portal: int
+
+
+class VirtualBus(Part, ConfigSpaces):
+    """A guest's PCI functions: what the hypervisor answers to configuration accesses.
+
+    A whole function shows a copy of its own: what the guest switches on there, the host has switched on already.
+    """
+
+    def __init__(self, timeline: Timeline, path: str) -> None:
+        super().__init__(timeline, path)
+        self.functions = Table[int, ConfigSpace](timeline, f"{path}.functions")
+
+    def config_of(self, rid: int) -> ConfigSpace | None:
+        """The configuration registers of a function."""
+        return self.functions.get(rid)
 
 
 class Vmm(Actor, state=("_next_slot", "policy", "running")):
@@ -88,12 +114,18 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             base = self.process.mm.mmap(memory)
             self.memory = GuestMemory(host.platform.memory, self.process.mm, base, memory)
             self.container.map_dma(0, base, memory)
-            self.viommu = VirtualVtd(self.timeline, name, self.memory, self.container, self.pasid_source)
+            apic = LocalApic(self.timeline, f"{name}.vcpu0.apic")
+            virtual = VirtualPlatform(self.memory, apic)
+            self.viommu = VirtualVtd(self.timeline, name, virtual, self.container, self.pasid_source)
+            self.container.listen(self.viommu)
             self.viommu.identity_mapped = policy == "identity"
             self.mmio = AddressMap(self.timeline, f"{self.path}.mmio")
             self.mmio.add(IOMMU_BASE, _IOMMU_SIZE, self.viommu, _IOMMU_REGION_NAME)
+            self.bus = VirtualBus(self.timeline, f"{self.path}.bus")
+            self.mmio.add(ECAM_BASE, ECAM_SIZE, self.bus, "PCI configuration space")
             self.cpu = Cpu(self.timeline, f"{name}.vcpu0", name, self.kvm.vmcs)
-            platform = Platform(self.timeline, host.platform.agenda, name, self.memory, memory, self.mmio, self.cpu)
+            agenda = host.platform.agenda
+            platform = Platform(self.timeline, agenda, name, self.memory, memory, self.mmio, self.cpu, apic)
             self.guest = Kernel(platform)
             undo.pop_all()
         for file in (self.kvm, self.ioasid_file, self.container):
@@ -150,7 +182,7 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             portal = parent.bar2 + at.portal_offset(queue.index)
             pages = at.PORTAL_PAGE if mode == "shared" else 2 * at.PORTAL_PAGE
             first = at.PORTAL_LIMITED if mode == "shared" else at.PORTAL_UNLIMITED
-            return self._plug(name, device, portal + first, first, pages)
+            return self._plug(name, VirtualFunction(device, device.config, portal + first), first, pages)
 
     def attach_function(self, device: Idxd, name: str) -> Idxd:
         """Give a whole physical function to the guest, unmediated; returns the guest's driver of it.
@@ -166,10 +198,13 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             self.functions[name] = device.name
             self.process.open_file(AssignedFunction(device, f"{self.path}.function[{name}]"))
             registers, _ = self.host.platform.mmio.find(device.bar0)
-            return self._plug(name, registers, device.bar2, 0, device.queue_count * at.PORTAL_STRIDE)
+            has_ats = self.host.iommu.devices[device.rid].ats
+            config = ConfigSpace(self.timeline, f"{self.path}.config[{name}]", ats=has_ats)
+            function = VirtualFunction(registers, config, device.bar2)
+            return self._plug(name, function, 0, device.queue_count * at.PORTAL_STRIDE)
 
-    def _plug(self, name: str, registers: MmioTarget, portal: int, offset: int, size: int) -> Idxd:
-        """Put BAR0 and the portals into the guest's address map and tell the guest.
+    def _plug(self, name: str, function: VirtualFunction, offset: int, size: int) -> Idxd:
+        """Put BAR0, configuration space and the portals into the guest's address map and tell the guest.
 
         Portals are pages of the real device.
         """
@@ -177,8 +212,9 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         self._next_slot = slot + 1
         rid, bar0 = _FIRST_SLOT + 8 * slot, _BAR_BASE + slot * _BAR_STEP
         bar2 = bar0 + _BAR2_OFFSET
-        target, target_offset = self.host.platform.mmio.find(portal)
-        self.mmio.add(bar0, at.BAR0_SIZE, registers, f"{name} BAR0")
+        target, target_offset = self.host.platform.mmio.find(function.portal)
+        self.mmio.add(bar0, at.BAR0_SIZE, function.registers, f"{name} BAR0")
+        self.bus.functions[rid] = function.config
         self.mmio.add(bar2 + offset, size, target, f"{name} portals", target_offset)
         self.viommu.devices[rid] = name
         return self.guest.probe(name, rid, bar0, bar2)
@@ -196,7 +232,9 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         """
         self.running = False
         event = self.emit(Verb.DESTROY, f"VM {self.name}")
+        self.container.listen(None)
         self.guest.ioasid.work.cancel_all()
+        self.guest.iommu.page_requests.cancel()
         with self.timeline.because(event):
             files = self.process.files
             last = [number for number, file in files.items() if file is self.container]

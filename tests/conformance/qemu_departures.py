@@ -13,7 +13,7 @@ from pasidlab.hardware.iommu.contract import Stop
 from pasidlab.hardware.iommu.vtd.conformance import Case, Probe, Verdict, replay
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.iommu.vtd.rules import VtdRules
-from pasidlab.hardware.layouts.vtd import CONTEXT_ENTRY, PASID_DIR_ENTRY, PASID_ENTRY
+from pasidlab.hardware.layouts.vtd import CONTEXT_ENTRY, PASID_DIR_ENTRY, PASID_ENTRY, SL_ENTRY
 
 # Fault codes that QEMU reports under other numbers: (code, whether the unit is the second-stage one) -> read, write.
 TABLE_CODES = {0x38: 0x08, 0x39: 0x01, 0x3A: 0x0A, 0x40: 0x09, 0x41: 0x02, 0x42: 0x0B}
@@ -93,9 +93,10 @@ def _no_entry_check(world: World, verdict: Verdict) -> World | int | None:
     entry = stop(verdict, "PASID entry")
     if verdict.code != 0x5A or entry is None:
         return None
-    reserved = PASID_ENTRY.split(PASID_ENTRY.reserved(entry.words))
-    if any(reserved):
-        return world.with_words(entry.address, tuple(a & ~b for a, b in zip(entry.words, reserved, strict=True)))
+    masks = VtdRules(world.identity).entry
+    if any(word & mask for word, mask in zip(entry.words, masks, strict=True)):
+        words = tuple(word & ~mask for word, mask in zip(entry.words, masks, strict=True))
+        return world.with_words(entry.address, words)
     return {1: 0x73, 2: 0x7B}[PASID_ENTRY["PGTT"].get(entry.words)]
 
 
@@ -104,6 +105,14 @@ def _type_first(world: World, verdict: Verdict) -> int | None:
     if verdict.code != 0x59 or entry is None:
         return None
     return None if PASID_ENTRY["PGTT"].get(entry.words) in VtdRules(world.identity).translations else 0x5B
+
+
+def _ignored_snoop(world: World, verdict: Verdict) -> World | None:
+    """SNP in a second-level leaf of a unit without snoop control."""
+    leaf = verdict.walk.stops[-1] if verdict.walk.stops else None
+    if verdict.code != 0x7A or leaf is None or not leaf.words[0] & SL_ENTRY["SNP"].mask:
+        return None
+    return world.with_words(leaf.address, SL_ENTRY.change(leaf.words, SNP=0))
 
 
 def _always_snoops(world: World, verdict: Verdict) -> World | None:
@@ -135,6 +144,7 @@ DEPARTURES = (
     Departure("0x5a: reserved bits of a PASID entry", "not checked, bits above HAW: 0x7b, 0x73", _no_entry_check),
     Departure("0x59: absent before type", "type first: an empty entry gives 0x5b", _type_first),
     Departure("0x90: PWSNP and ECAP.SMPWCS", "ignored: sets accessed and dirty", _always_snoops),
+    Departure("0x7a: SNP in a leaf without ECAP.SC", "ignored in scalable mode", _ignored_snoop, met=False),
     Departure("0x80: canonical by paging mode", "by AW of the PASID entry", _canonical_by_width),
 )
 

@@ -32,7 +32,7 @@ def bind_first(svm, rid, domain, data):
     binding = svm._attach(data.hpasid, guest=True)
     svm._hold(data.hpasid)
     try:
-        svm.driver.set_entry(rid, data.hpasid, *svm._nested(domain, data))
+        svm.driver.set_entry(rid, data.hpasid, *svm._nested(rid, domain, data))
     except KernelError:
         svm._take_back(binding, rid)
         raise
@@ -85,6 +85,23 @@ def a_bind_for_the_dying(lab):
     lab.m.run()
     assert lab.h not in lab.core.ids
     return answer, lab.present(lab.h)
+
+
+@deviant("aux-second-bind")
+def bind_again(svm, binding, rid, domain):
+    raise KernelError("EBUSY", "already bound")
+
+
+@scenario("aux-second-bind", usual=["BIND"], deviating=["BIND", "UNBIND", "BIND"])
+def two_interfaces_of_one_parent(lab):
+    """A process uses both and closes one: its work on the other has no entry for a while."""
+    vm = lab.vm("vm1", "shared", "shared")
+    app = vm.spawn("app")
+    for device in vm.devices:
+        app.bind(device)
+    number = vm.pasids[1]
+    app.unbind(vm.devices[0])
+    return [told for told in lab.told(number) if told != "ALLOC"]
 
 
 @deviant("kvm-unchecked")

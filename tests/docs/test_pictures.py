@@ -33,6 +33,9 @@ SAID = {
     "ioasid-quotas.svg": "1 of 8, 1 free-pending, 7 left",
     "ioasid-notifiers.svg": "▶ running",
     "ioasid-life.svg": "FREE_PENDING",
+    "walk.svg": "first L4",
+    "walk-fault.svg": "fault 0x71",
+    "pasid-entry.svg": "PGTT",
 }
 
 

@@ -31,6 +31,21 @@ LOW, HIGH, TABLE = 0x1000, 0x2000, 0x3000
 SOURCE = bytes(4) + bytes(range(60))
 
 
+FLAGS = ["zf", "cf", "pf", "af", "sf", "of"]
+"""The status flags."""
+
+
+def flags(cpu):
+    """Which are set."""
+    return [flag for flag in FLAGS if getattr(cpu, flag)]
+
+
+def set_every_flag(cpu):
+    """As an instruction before may have left them."""
+    for flag in FLAGS:
+        setattr(cpu, flag, True)
+
+
 class Target:
     """An enqueue register that remembers what came; it accepts while ``accepts`` is true."""
 
@@ -126,10 +141,16 @@ def test_the_msr_keeps_pasid_and_valid_bit(world):
     assert world.time.events[-1].fact("pasid") is None
 
 
-@pytest.mark.parametrize("bit", [20, 30, 32, 63])
-def test_reserved_bits_of_the_msr_are_refused(world, bit):
-    """Bits 30:20 and 63:32 raise #GP and leave the register alone."""
-    faults(world, GpReason.MSR_RESERVED, lambda: world.cpu.write_msr(IA32_PASID, VALID | 1 << bit))
+@pytest.mark.parametrize("bit", range(64))
+def test_reserved_bits_of_the_msr_are_refused_and_no_others(world, bit):
+    """Bits 30:20 and 63:32 raise #GP and leave the register alone; the PASID's bits and V are written, V set or not."""
+    world.cpu.write_msr(IA32_PASID, 7)
+    if 20 <= bit <= 30 or bit >= 32:
+        faults(world, GpReason.MSR_RESERVED, lambda: world.cpu.write_msr(IA32_PASID, 1 << bit))
+        assert world.cpu.read_msr(IA32_PASID) == 7
+    else:
+        world.cpu.write_msr(IA32_PASID, 1 << bit)
+        assert world.cpu.read_msr(IA32_PASID) == 1 << bit
 
 
 def test_msrs_need_privilege_and_must_exist(world):
@@ -162,15 +183,23 @@ def test_the_golden_payload():
     assert [int.from_bytes(data[at : at + 8], "little") for at in range(0, 64, 8)] == expected
 
 
-def test_zf_tells_accepted_from_retry(world):
-    """ZF is clear after the target accepted and set after it refused."""
+@pytest.mark.parametrize("instruction", ["enqcmd", "enqcmds"])
+def test_zf_tells_accepted_from_retry_and_the_other_flags_are_cleared(world, instruction):
+    """ZF is clear after the target accepted and set after it refused; CF, PF, AF, SF and OF are clear after either."""
     world.cpu.write_msr(IA32_PASID, VALID)
-    world.target.accepts = False
-    assert not world.cpu.enqcmd(world.mmio, PORTAL, SOURCE)
-    assert world.cpu.zf
-    world.target.accepts = True
-    assert world.cpu.enqcmd(world.mmio, PORTAL, SOURCE)
-    assert not world.cpu.zf
+    for world.target.accepts in (False, True):
+        set_every_flag(world.cpu)
+        assert getattr(world.cpu, instruction)(world.mmio, PORTAL, SOURCE) is world.target.accepts
+        assert flags(world.cpu) == ([] if world.target.accepts else ["zf"])
+
+
+def test_movdir64b_and_a_general_protection_fault_leave_the_flags_alone(world):
+    """Only the two enqueues report through flags."""
+    set_every_flag(world.cpu)
+    world.cpu.movdir64b(world.mmio, PORTAL, SOURCE)
+    with pytest.raises(GeneralProtection):
+        world.cpu.enqcmd(world.mmio, PORTAL, SOURCE)
+    assert flags(world.cpu) == FLAGS
 
 
 def test_enqcmd_to_an_address_where_nobody_answers_is_a_retry(world):
@@ -180,19 +209,34 @@ def test_enqcmd_to_an_address_where_nobody_answers_is_a_retry(world):
     assert world.cpu.zf
 
 
-@pytest.mark.parametrize(
-    ("msr", "destination", "source", "reason"),
-    [
-        (5, PORTAL, SOURCE, GpReason.PASID_INVALID),
-        (VALID, PORTAL + 32, SOURCE, GpReason.ALIGNMENT),
-        (VALID, PORTAL, b"\1" + bytes(63), GpReason.SOURCE_RESERVED),
-        (VALID, PORTAL, b"\0\0\0\x80" + bytes(60), GpReason.SOURCE_RESERVED),
-    ],
-)
-def test_enqcmd_faults(world, msr, destination, source, reason):
-    """An invalid MSR, a misaligned destination and a source that names a PASID itself each raise #GP."""
-    world.cpu.write_msr(IA32_PASID, msr)
-    faults(world, reason, lambda: world.cpu.enqcmd(world.mmio, destination, source))
+def test_enqcmd_without_a_valid_msr_is_a_fault(world):
+    """However small the PASID in it."""
+    world.cpu.write_msr(IA32_PASID, 5)
+    faults(world, GpReason.PASID_INVALID, lambda: world.cpu.enqcmd(world.mmio, PORTAL, SOURCE))
+
+
+@pytest.mark.parametrize("bit", range(32))
+def test_each_of_the_low_32_bits_of_the_source_of_enqcmd_must_be_zero(world, bit):
+    """A program names neither PASID nor privilege, nor anything in between; bit 32 belongs to the command."""
+    world.cpu.write_msr(IA32_PASID, VALID)
+    source = (1 << bit).to_bytes(64, "little")
+    faults(world, GpReason.SOURCE_RESERVED, lambda: world.cpu.enqcmd(world.mmio, PORTAL, source))
+    assert world.cpu.enqcmd(world.mmio, PORTAL, (1 << 32).to_bytes(64, "little"))
+
+
+@pytest.mark.parametrize("instruction", ["enqcmd", "enqcmds", "movdir64b"])
+@pytest.mark.parametrize("offset", [1, 4, 8, 32, 63])
+def test_a_destination_that_is_not_a_multiple_of_64_is_a_fault(world, instruction, offset):
+    """For each of the three stores, and before anything else of the instruction is looked at (our order)."""
+    act = getattr(world.cpu, instruction)
+    faults(world, GpReason.ALIGNMENT, lambda: act(world.mmio, PORTAL + offset, b"\xff" * 64))
+
+
+def test_enqcmd_is_a_users_command_whatever_the_privilege_level(world):
+    """PRIV is zero, and bits 30:20 are, in what leaves the processor."""
+    world.cpu.write_msr(IA32_PASID, VALID | 0xFFFFF)
+    world.cpu.enqcmd(world.mmio, PORTAL, SOURCE)
+    assert int.from_bytes(world.target.enqueued[0][1][:4], "little") == 0xFFFFF
 
 
 def test_gp_comes_before_translation(world):
@@ -209,17 +253,21 @@ def test_enqcmds_takes_pasid_and_privilege_from_its_source(world):
     assert world.target.enqueued == [(0, source)]
 
 
-@pytest.mark.parametrize(
-    ("destination", "source", "cpl", "reason"),
-    [
-        (PORTAL, SOURCE, 3, GpReason.PRIVILEGE),
-        (PORTAL, (1 << 20).to_bytes(4, "little") + bytes(60), 0, GpReason.SOURCE_RESERVED_SUPERVISOR),
-        (PORTAL + 1, SOURCE, 0, GpReason.ALIGNMENT),
-    ],
-)
-def test_enqcmds_faults(world, destination, source, cpl, reason):
-    """Applications may not execute it, and reserved bits of the source raise #GP."""
-    faults(world, reason, lambda: world.cpu.enqcmds(world.mmio, destination, source, cpl))
+@pytest.mark.parametrize("cpl", [1, 2, 3])
+def test_enqcmds_needs_privilege_level_0(world, cpl):
+    """Whatever else may be wrong."""
+    faults(world, GpReason.PRIVILEGE, lambda: world.cpu.enqcmds(world.mmio, PORTAL + 1, b"\xff" * 64, cpl))
+
+
+@pytest.mark.parametrize("bit", range(32))
+def test_bits_30_to_20_of_the_source_of_enqcmds_must_be_zero(world, bit):
+    """The PASID's bits and PRIV are the kernel's to choose."""
+    source = (1 << bit).to_bytes(64, "little")
+    if 20 <= bit <= 30:
+        faults(world, GpReason.SOURCE_RESERVED_SUPERVISOR, lambda: world.cpu.enqcmds(world.mmio, PORTAL, source))
+    else:
+        assert world.cpu.enqcmds(world.mmio, PORTAL, source)
+        assert world.target.enqueued == [(0, source)]
 
 
 def test_movdir64b_is_never_translated(world):
@@ -232,9 +280,8 @@ def test_movdir64b_is_never_translated(world):
     assert Verb.TRANSLATE not in world.verbs()
 
 
-def test_movdir64b_needs_an_aligned_destination_and_drops_what_nobody_takes(world):
-    """Misaligned raises #GP; a posted store to nowhere vanishes, and an event says so."""
-    faults(world, GpReason.ALIGNMENT, lambda: world.cpu.movdir64b(world.mmio, PORTAL + 8, SOURCE))
+def test_movdir64b_to_an_address_where_nobody_answers_is_dropped(world):
+    """A posted store to nowhere vanishes, and an event says so."""
     world.cpu.movdir64b(world.mmio, 0x40, SOURCE)
     assert world.verbs()[-1] is Verb.REFUSE
 
@@ -243,6 +290,40 @@ def test_a_command_has_64_bytes(world):
     """Anything else is a mistake of the caller."""
     with pytest.raises(ValueError, match=r"enqcmd_command must have 64 bytes, not 63"):
         world.cpu.movdir64b(world.mmio, PORTAL, bytes(63))
+
+
+def commanded(instruction, msr, source, offset, cpl):
+    """What an enqueue sends, or ``None`` for #GP: the rules of the instruction's page, one by one."""
+    dword = int.from_bytes(source[:4], "little")
+    if offset % 64:
+        return None
+    if instruction == "enqcmd":
+        return None if dword or msr < VALID else (msr - VALID).to_bytes(4, "little") + source[4:]
+    return None if cpl or dword // (1 << 20) % (1 << 11) else source
+
+
+@given(
+    instruction=st.sampled_from(["enqcmd", "enqcmds"]),
+    msr=st.integers(0, 0xFFFFF).map(lambda pasid: VALID | pasid) | st.integers(0, 0xFFFFF),
+    dword=st.just(0) | st.integers(0, 0xFFFFF) | st.integers(0, 0xFFFF_FFFF),
+    rest=st.binary(min_size=60, max_size=60),
+    offset=st.just(0) | st.integers(0, 0xFFF),
+    cpl=st.integers(0, 3),
+)
+def test_an_enqueue_equals_its_rules(instruction, msr, dword, rest, offset, cpl):
+    """For any register, source, destination and privilege level: the command that goes out, or #GP and nothing."""
+    world = World()
+    world.cpu.write_msr(IA32_PASID, msr)
+    source = dword.to_bytes(4, "little") + rest
+    expected = commanded(instruction, msr, source, offset, cpl)
+    more = {"cpl": cpl} if instruction == "enqcmds" else {}
+    act = getattr(world.cpu, instruction)
+    if expected is None:
+        with pytest.raises(GeneralProtection):
+            act(world.mmio, PORTAL + offset, source, **more)
+    else:
+        assert act(world.mmio, PORTAL + offset, source, **more)
+    assert [data for _, data in world.target.enqueued] == ([] if expected is None else [expected])
 
 
 # --- translation in a guest ---
@@ -348,6 +429,21 @@ def test_a_hypervisor_may_repair_the_table_and_let_the_guest_try_again(world):
     assert world.target.enqueued[0][1][0] == 101
 
 
+def test_what_a_skipped_instruction_leaves_is_the_handlers_affair(world):
+    """The processor itself changes no flag: those that the handler did not touch are as before the instruction."""
+
+    def handle(cpu):
+        cpu.zf = True
+        return Resume.SKIP
+
+    world.hypervisor.handle = handle
+    world.enter_guest()
+    world.cpu.write_msr(IA32_PASID, VALID | 1)
+    world.cpu.cf = True
+    assert world.cpu.enqcmd(world.mmio, PORTAL, SOURCE) is False
+    assert flags(world.cpu) == ["zf", "cf"]
+
+
 def test_a_hypervisor_that_repairs_nothing_is_a_livelock(world):
     """The model stops where silicon would exit for ever."""
     world.hypervisor.handle = lambda cpu: Resume.RETRY
@@ -367,27 +463,3 @@ def test_halves_of_vmcs_fields_can_be_written_apart(world):
         vmcs.vmwrite(0x203A, 8)
     with pytest.raises(ValueError, match=r"a VMCS field must be one of .* not 0x401f"):
         vmcs.vmread(0x401F)
-
-
-# --- the obvious twin ---
-
-
-@given(
-    pasid=st.integers(0, 0xFFFFF),
-    directory=st.one_of(st.just(TABLE | 1), st.integers(0, TABLE | 0xFFF)),
-    entry=st.one_of(st.integers(0, 0xFFFFF).map(lambda host: host | VALID), st.integers(0, 0xFFFF_FFFF)),
-)
-def test_translation_equals_ten_naive_lines(pasid, directory, entry):
-    """For any PASID and any two entries the walk and a naive reading of the bytes agree."""
-    memory = PhysicalMemory(Timeline(), "ram", 1 << 16)
-    memory.store([LOW, HIGH][pasid // 0x80000] + pasid % 0x80000 // 1024 * 8, directory)
-    memory.store32((directory & ~0xFFF) + pasid % 1024 * 4, entry)
-    if (directory & ~0xFFF) in (LOW, HIGH):
-        return  # the table lies over a directory: the two stores above may have met
-    expected = None
-    word = int.from_bytes(memory.read((HIGH if pasid >= 1 << 19 else LOW) + (pasid >> 10) % 512 * 8, 8), "little")
-    if word % 4096 == 1:
-        row = int.from_bytes(memory.read(word - 1 + pasid % 1024 * 4, 4), "little")
-        if row >> 20 == 0b1000_0000_0000:
-            expected = row % (1 << 20)
-    assert translate_pasid(memory, LOW, HIGH, pasid).host_pasid == expected

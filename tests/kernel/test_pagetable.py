@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pasidlab.errors import KernelError
+from pasidlab.hardware.iommu.vtd.caches import PasidLine
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.iommu.vtd.rules import VtdRules
 from pasidlab.hardware.iommu.vtd.walk import VtdWalker
@@ -37,7 +38,7 @@ class Bench:
             else {"SLPTPTR": self.table.root, "PGTT": 2}
         )
         words = PASID_ENTRY.encode(P=1, AW=2, DID=5, PWSNP=1, **pointer)
-        outcome = self.walker.resolve(words, address, access)
+        outcome = self.walker.resolve(PasidLine.of(words, 1), address, access)
         return outcome if outcome >= 0 else None
 
     def cpu(self, address, write):

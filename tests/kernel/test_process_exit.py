@@ -50,7 +50,7 @@ def test_a_guests_exit_takes_the_same_steps(queue, stops):
 
 def test_dma_that_comes_after_the_memory_went_is_blocked_and_not_recorded():
     """The entry keeps FPD: faults between A and B are normal and nobody needs to read of them."""
-    world = World()
+    world = World(ats=False)
     app = world.m.spawn("app")
     app.bind(world.dsa)
     app.submit(world.dsa, app.buffer(b"late"), app.buffer(4), 4)

@@ -307,7 +307,7 @@ MACHINE_POINTS = {
     ("create_vm", "host"): 4,
     ("assign_adi, the first", "host"): 4,
     ("assign_adi, the second", "host"): 1,
-    ("bind in the guest", "host"): 5,
+    ("bind in the guest", "host"): 6,
     ("bind in the guest", "guest"): 4,
     ("bind on the host", "host"): 4,
 }

@@ -236,6 +236,8 @@ WIRING = {
     "VtdWalker._second",
     "VtdWalker._limits",
     "Layout._by_name",
+    "Events.by_control",
+    "Events.by_status",
 }
 """Dictionaries that are filled when a part is made and never again; the next test watches that they are not."""
 

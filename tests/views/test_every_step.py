@@ -5,14 +5,25 @@ from collections.abc import Iterator
 import pytest
 
 from pasidlab import Machine
+from pasidlab.hardware.iommu.vtd.register_file import IQA
 from pasidlab.stories import STORIES, play
 from pasidlab.views import table_text, text
+from pasidlab.views.bits import bits_text
+from pasidlab.views.cells import cells_text
 from pasidlab.views.chains import chains
+from pasidlab.views.directory import directory
+from pasidlab.views.explain import explain
 from pasidlab.views.holders import holders
 from pasidlab.views.life_cycle import life_cycle
 from pasidlab.views.machine_map import machine_map
 from pasidlab.views.mapping import guest_to_host
+from pasidlab.views.memory_map import MemoryMap
+from pasidlab.views.memory_view import frame_of
 from pasidlab.views.occupancy import set_table
+from pasidlab.views.pasid_table import entry_bits, pasid_table
+from pasidlab.views.stale import stale_stops
+from pasidlab.views.walk_graph import walk_graph
+from pasidlab.views.walk_table import walk_table
 
 
 def pictures(machine: Machine) -> Iterator[str]:
@@ -21,9 +32,26 @@ def pictures(machine: Machine) -> Iterator[str]:
         yield text(figure(machine))
     for table in (holders, set_table):
         yield table_text(table(machine))
+    for device in machine.accelerators.values():
+        yield from of_device(machine, device.path, device.rid)
+    known = MemoryMap(machine)
+    for at in (machine.unit.root_pointer & ~0xFFF, machine.unit.registers[IQA] & ~0xFFF):
+        yield table_text(frame_of(known, at))
     for handle in (machine, *machine.vms):
         yield str(handle._repr_mimebundle_())
     yield str(machine.check())
+
+
+def of_device(machine: Machine, name: str, rid: int) -> Iterator[str]:
+    """The pictures of one device's tables, and of walks of its requests."""
+    yield text(pasid_table(machine, name))
+    yield cells_text(directory(machine, name))
+    yield bits_text(entry_bits(machine, name, 1))
+    for pasid in (None, 1, 3):
+        walk = machine.translate(rid, pasid, 0x7F00_0000_2000)
+        yield text(walk_graph(walk, 3, stale_stops(walk)))
+        yield table_text(walk_table(walk))
+        yield str(explain(walk))
 
 
 @pytest.mark.parametrize(

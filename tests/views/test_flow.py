@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pasidlab.timeline import Event, Verb
 from pasidlab.views import ladder_text
 from pasidlab.views.flow import flow_of_operation
+from pasidlab.views.words import sentence
 from tests.views.worlds import bound_vms
 
 
@@ -31,3 +33,9 @@ def test_steps_after_the_present_are_the_future() -> None:
     earlier = flow_of_operation(machine.timeline)
     assert earlier.rows == whole.rows
     assert earlier.present == whole.rows[-6].key
+
+
+def test_every_verb_has_its_sentence() -> None:
+    """So that a ladder can show any event."""
+    for verb in Verb:
+        assert sentence(Event(1, 0, None, "host", "kernel", verb, "something", 1, 2))

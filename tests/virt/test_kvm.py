@@ -77,12 +77,43 @@ def test_an_entry_vanishes_with_its_reference_on_unbind_and_on_free(world, event
     assert world.core.ids[world.pasid].holders == ("vfio",)
 
 
-def test_an_entry_that_names_another_host_pasid_is_left_alone(world):
-    """An UNBIND of somebody else's mapping must not clear this one."""
+def warned(world, begin):
+    """What KVM found that should not be."""
+    return [event.after for event in world.since(begin) if event.verb is Verb.IGNORE and event.actor == "kvm"]
+
+
+@pytest.mark.parametrize("event", [IoasidEvent.UNBIND, IoasidEvent.FREE])
+def test_an_entry_that_names_another_host_pasid_is_left_alone(world, event):
+    """The end of somebody else's mapping must not clear this one: a warning, and NOTIFY_DONE."""
     tell(world, IoasidEvent.BIND, 7)
     other = world.vm1.vmm.container.pasid_alloc(1, 1000)
-    tell(world, IoasidEvent.UNBIND, 7, other)
+    begin = world.time.now
+    assert tell(world, event, 7, other) is False
+    assert warned(world, begin) == [f"host PASID {world.pasid}"]
     assert table_bits(world, 7)[1] == VALID | world.pasid
+    assert world.core.ids[other].holders == ("vfio",)
+
+
+@pytest.mark.parametrize("table", [False, True], ids=["no table", "not valid"])
+def test_an_unbind_without_entry_is_a_warning(world, table):
+    """Nothing is written, no reference is put, no table is made."""
+    if table:
+        tell(world, IoasidEvent.BIND, 8)
+    before, begin = world.time.digest(), world.time.now
+    assert tell(world, IoasidEvent.UNBIND, 7) is False
+    assert warned(world, begin) == ["not valid"]
+    assert world.time.digest() == before
+
+
+def test_a_bind_over_a_valid_entry_is_a_warning_and_replaces_it_with_its_reference(world):
+    """The code overwrites it; the reference that the old entry held must not stay behind."""
+    tell(world, IoasidEvent.BIND, 7)
+    other = world.vm1.vmm.container.pasid_alloc(1, 1000)
+    begin = world.time.now
+    assert tell(world, IoasidEvent.BIND, 7, other)
+    assert warned(world, begin) == [f"host PASID {world.pasid}"]
+    assert world.kvm.entries() == [(7, other)]
+    assert [world.core.ids[pasid].holders for pasid in (world.pasid, other)] == [("vfio",), ("vfio", "kvm:vm1")]
 
 
 @pytest.mark.parametrize("guest_pasid", [None, PASID_LIMIT, 0xFFFF_FFFF])
@@ -150,6 +181,27 @@ def test_an_unbound_pasid_is_exit_72_and_the_guest_sees_retry(pasid):
     exits = [event for event in world.since(begin) if event.verb is Verb.EXIT_VMX]
     assert [(event.fact("reason"), event.fact("guest_pasid")) for event in exits] == [(72, pasid)]
     assert world.m.pending == []
+
+
+def test_the_exit_handler_sets_zf_and_touches_nothing_else():
+    """The instruction is skipped where silicon would have cleared the other flags."""
+    world = TwoVms()
+    cpu = world.vm1.kernel.platform.cpu
+    cpu.cf, cpu.zf = True, False
+    assert enqcmd(world, world.vm1, 2) is False
+    assert (cpu.zf, cpu.cf) == (True, True)
+
+
+def test_enqcmds_of_a_guests_kernel_is_exit_73_and_is_translated_once_bound():
+    """PASID and privilege come from the source: the PASID is replaced, the privilege bit goes out as it is."""
+    world = TwoVms()
+    platform, driver = world.vm1.kernel.platform, world.vm1.kernel.accelerators[world.adi1.name]
+    portal, begin = driver.portal(driver.queues[0]), world.time.now
+    assert platform.cpu.enqcmds(platform.mmio, portal, (VALID | 9).to_bytes(64, "little")) is False
+    assert platform.cpu.enqcmds(platform.mmio, portal, (VALID | 1).to_bytes(64, "little")) is True
+    exits = [event.fact("reason") for event in world.since(begin) if event.verb is Verb.EXIT_VMX]
+    sent = [event.fact("host_pasid") for event in world.since(begin) if event.verb is Verb.TRANSLATE]
+    assert (exits, sent) == ([73], [world.h1])
 
 
 def test_a_guest_that_retries_an_unbound_pasid_gets_eagain():

@@ -199,7 +199,7 @@ def test_the_isolation_of_an_interface_is_the_default_pasid():
     default = vm.vmm.container.domain.default_pasid
     assert world.core.ids[default].owner is world.m.kernel.host_set
     walk = world.m.translate(world.dsa.rid, pasid=default, address=0x3008)
-    base = next(start for start, count in vm.vmm.process.mm.areas.items() if count == vm.vmm.memory.size >> 12)
+    base = next(at for at, area in vm.vmm.process.mm.areas.items() if area.pages == vm.vmm.memory.size >> 12)
     assert walk.address == vm.vmm.process.mm.physical(base + 0x3008)
     beyond = world.m.translate(world.dsa.rid, pasid=default, address=vm.vmm.memory.size)
     assert beyond.fault is not None

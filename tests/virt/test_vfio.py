@@ -3,7 +3,7 @@
 import pytest
 
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
-from pasidlab.kernel.iommu.uapi import GuestPasidBind
+from pasidlab.kernel.iommu.uapi import HPASID_DEF, GuestPasidBind
 from pasidlab.timeline import Verb
 from tests.worlds import TwoVms, World
 
@@ -13,6 +13,8 @@ def world():
     """Two VMs that are bound, and their containers."""
     world = TwoVms()
     world.c1, world.c2 = (vm.vmm.container for vm in (world.vm1, world.vm2))
+    areas, size = world.vm1.vmm.process.mm.areas, world.vm1.vmm.memory.size
+    world.base = next(start for start, area in areas.items() if area.pages == size >> 12)
     return world
 
 
@@ -70,6 +72,73 @@ def test_a_bind_nests_the_guests_table_over_the_containers_domain(world):
     assert PASID_ENTRY["FLPTPTR"].get(entry) == world.app1.process.mm.root
 
 
+def test_the_bind_data_may_come_as_the_bytes_that_user_space_passes(world):
+    """The ioctl's structure: what it says is what the record says."""
+    number = world.vm1.request_pasid()
+    world.c1.bind_pgtbl("adi0", GuestPasidBind(number, 0x6000, 7).to_bytes())
+    assert PASID_ENTRY["FLPTPTR"].get(world.entry(number)) == 0x6000
+    assert world.vm1.vmm.kvm.entry(7) == number
+
+
+@pytest.mark.parametrize(
+    ("data", "errno", "word"),
+    [
+        (bytes(55), "EFAULT", "readable"),
+        (GuestPasidBind(argsz=55).to_bytes(), "EINVAL", "argsz"),
+        (GuestPasidBind(version=2), "EINVAL", "version"),
+        (GuestPasidBind(format=9), "EINVAL", "format"),
+        (GuestPasidBind(flags=8), "EINVAL", "flags"),
+        (GuestPasidBind(padding=1), "EINVAL", "padding"),
+    ],
+)
+def test_the_generic_layer_refuses_before_the_driver_looks(world, data, errno, word):
+    """Host PASID 0, which the driver would refuse, is not reached."""
+    error = world.refused(world.c1.bind_pgtbl, "adi0", data)
+    assert (error.name, word in error.reason) == (errno, True)
+
+
+def test_without_nested_translation_nesting_operations_are_eopnotsupp(world):
+    """There is no nesting information: bind and unbind are refused before their data is looked at."""
+    driver = world.m.kernel.iommu
+    vars(driver)["unit"] = driver.unit._replace(nesting=False)
+    for call, data in ((world.c1.bind_pgtbl, GuestPasidBind(version=2)), (world.c1.unbind_pgtbl, world.h1)):
+        assert world.refused(call, "adi0", data).name == "EOPNOTSUPP"
+
+
+def test_the_default_pasid_is_bound_by_its_flag(world):
+    """DMA with the VM's default PASID goes through the guest's page table, and after unbind nowhere."""
+    default, virtual = world.c1.domain.default_pasid, world.app1.buffer(b"nested")
+    world.c1.bind_pgtbl("adi0", GuestPasidBind(gpgd=world.app1.process.mm.root, flags=HPASID_DEF))
+    assert world.m.check().ok, world.m.check()
+    walk = world.m.translate(world.dsa.rid, pasid=default, address=virtual)
+    assert walk.address == world.vm1.vmm.process.mm.physical(world.base + world.app1.process.mm.physical(virtual))
+    world.c1.unbind_pgtbl("adi0", GuestPasidBind(flags=HPASID_DEF))
+    assert world.m.check().ok, world.m.check()
+    assert world.m.translate(world.dsa.rid, pasid=default, address=virtual).fault is not None
+    world.vm1.crash()
+    assert world.m.check().ok, world.m.check()
+
+
+def test_a_vm_that_dies_with_its_default_pasid_bound_leaves_nothing(world):
+    """The driver's reference is dropped by the clean-up that the free queues."""
+    default = world.c1.domain.default_pasid
+    world.c1.bind_pgtbl("adi0", GuestPasidBind(gpgd=world.app1.process.mm.root, flags=HPASID_DEF))
+    world.vm1.crash()
+    world.m.run()
+    assert default not in world.core.ids
+    assert world.m.check().ok, world.m.check()
+
+
+def test_unbinding_by_data_needs_the_common_part_only(world):
+    """The VT-d part is not looked at; what the generic layer refuses is ignored and told."""
+    begin = world.time.now
+    world.c1.unbind_pgtbl("adi0", GuestPasidBind(world.h1, version=3))
+    assert [event.after for event in world.since(begin) if event.verb is Verb.IGNORE] == ["-EINVAL"]
+    assert PASID_ENTRY["P"].get(world.entry(world.h1))
+    world.c1.unbind_pgtbl("adi0", GuestPasidBind(world.h1, argsz=56, vtd_flags=1 << 20))
+    assert not PASID_ENTRY["P"].get(world.entry(world.h1))
+
+
 def test_a_container_cannot_bind_anothers_pasid(world):
     """Ownership is checked by set: -EACCES, and the other VM's entry is as it was."""
     before = world.entry(world.h2)
@@ -118,8 +187,7 @@ def test_the_domain_maps_exactly_the_guests_memory(world):
     """Every guest-physical page, to the frame behind the hypervisor's mapping, and nothing else."""
     mm, size = world.vm1.vmm.process.mm, world.vm1.vmm.memory.size
     mapped = {mapping.virtual: mapping.physical for mapping in world.c1.domain.table.mappings()}
-    base = next(start for start, count in mm.areas.items() if count == size >> 12)
-    assert mapped == {gpa: mm.physical(base + gpa) for gpa in range(0, size, 4096)}
+    assert mapped == {gpa: mm.physical(world.base + gpa) for gpa in range(0, size, 4096)}
 
 
 @pytest.mark.parametrize("mapping", [(1, 0, 4096), (0, 1, 4096), (0, 0, 100)])

@@ -123,7 +123,7 @@ def test_the_policy_decides_the_numbers():
 
 def write_entry(world, pasid, **fields):
     """The guest writes a first-level entry for its device into its own memory; its driver does not know."""
-    words = PASID_ENTRY.change(entries.first_level(0x6000, snoop=True), **fields)
+    words = PASID_ENTRY.change(entries.first_level(0x6000, world.m.kernel.iommu.unit), **fields)
     rid = world.guest.kernel.accelerators["adi0"].rid
     world.guest.kernel.iommu.tables[rid].write(pasid, words)
 
@@ -212,12 +212,15 @@ def test_a_bind_that_the_host_refuses_leaves_nothing_on_the_host(world, fields, 
 
 
 def test_a_first_level_flush_is_forwarded_with_host_numbers():
-    """PASID IOTLB of a bound PASID goes on to the silicon; of an unbound one it ends here."""
+    """PASID IOTLB of a bound PASID goes on to the silicon and, with ATS, to the device; of others it does not."""
     world = TwoVms()
     queue, begin = world.vm1.kernel.iommu.queue, world.time.now
     queue.submit(queue.pasid_iotlb(1, 1))
     flushed = [event for event in world.since(begin) if event.verb is Verb.INVALIDATE]
-    assert [event.fact("pasid") for event in flushed] == [world.h1]
+    assert [(event.subject.split(":")[0], event.fact("pasid")) for event in flushed] == [
+        ("PASID IOTLB", world.h1),
+        ("PASID device TLB", world.h1),
+    ]
     begin = world.time.now
     queue.submit(queue.pasid_iotlb(1, 77))
     assert not any(event.verb is Verb.INVALIDATE for event in world.since(begin))

@@ -6,7 +6,7 @@ import pytest
 
 from pasidlab import Machine
 from pasidlab_widgets import Lab
-from pasidlab_widgets.lab.words import MISTAKES
+from pasidlab_widgets.lab.mistake_words import MISTAKES
 from tests.widgets.driver import add_vm, told, world
 
 TITLES = {
@@ -19,7 +19,7 @@ TITLES = {
     "unbind": "Refused: -EINVAL",
     "dma": "DMA fault 0x59: SPT.2",
     "enqcmd": "Refused: -EFAULT",
-    "page": "DMA fault 0x71: SFS.2",
+    "page": "The copy stopped after 0 bytes",
     "name-empty": "Refused: -EINVAL",
     "name-taken": "Refused: -EEXIST",
     "name-hostile": "Refused: -EINVAL",

@@ -62,7 +62,7 @@ def test_acting_in_the_past_starts_a_new_future(two_vms: Lab) -> None:
 
 def test_play_goes_to_the_newest_step(two_vms: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """One refresh a step."""
-    monkeypatch.setattr("pasidlab_widgets.lab.travel._PACE", 0)
+    monkeypatch.setattr("pasidlab_widgets.lab.travel.TravelBar.pace", 0)
     two_vms._travel.move("back-over")
     time, revision = two_vms.machine.timeline, two_vms.revision
     steps = time.last - time.now

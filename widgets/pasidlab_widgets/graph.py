@@ -90,6 +90,8 @@ class GraphView(View):
 
     def _places(self, shape: Topology) -> Geometry | None:
         """The layout, or ``None`` if the page has to make it."""
+        if shape.fixed:
+            return layout.geometry(shape)
         text = plan(shape)
         answer = self._answers.get(text) or (_lay_out(text) if layout.available() else None)
         return layout.placed(shape, answer) if answer is not None else None

@@ -12,6 +12,8 @@ __all__ = ["TableView"]
 class TableView(View):
     """A live table. :meth:`show` takes the next one; a pick gives the key of the row.
 
+    Without ``flash`` nothing draws the eye: for tables that are each about something else.
+
     >>> from pasidlab.views import Column, Line
     >>> view = TableView(Table("t", "PASIDs", (Column("pasid", "PASID", mono=True),), (Line("101", ("101",), "live"),)))
     >>> view.state["rows"]
@@ -20,10 +22,10 @@ class TableView(View):
 
     _esm = page_side("table")
 
-    def __init__(self, table: Table | None = None, *, height: str = "", selected: str = "") -> None:
+    def __init__(self, table: Table | None = None, *, height: str = "", selected: str = "", flash: bool = True) -> None:
         self.table = table
         super().__init__(height=height, selected=selected)
-        self.publish(title="", columns=[], order=[], rows={}, empty="")
+        self.publish(title="", columns=[], order=[], rows={}, empty="", flash=flash)
         if table:
             self.show(table)
 

@@ -1,53 +1,81 @@
-"""The accelerator's PCI configuration space: the command register and the PASID capability.
+"""The accelerator's PCI configuration space: the command register, and the PASID, ATS and PRI capabilities.
 
 Source: Linux ``include/uapi/linux/pci_regs.h``. At construction bus mastering and PASIDs are on, as ``pci_set_master``
-and ``pci_enable_pasid`` leave them; a driver may switch them off. Left out: BARs (the address map says where the
-device answers), MSI-X, ATS and PRI capabilities (the device neither caches translations nor asks for pages).
+and ``pci_enable_pasid`` leave them; address translation and page requests are off until a driver switches them on. The
+same registers serve the silicon and a hypervisor's emulated copy of it. Left out: BARs (the address map says where the
+device answers), MSI-X.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pasidlab.hardware.layouts.pcie import PASID_CAP
+from pasidlab.hardware.bits import Layout
+from pasidlab.hardware.layouts.pcie import ATS_CAP, PASID_CAP, PRI_CAP
 from pasidlab.hardware.pcie import PASID_BITS
 from pasidlab.timeline import Part, Table
 
 if TYPE_CHECKING:
     from pasidlab.timeline import Timeline
 
-__all__ = ["COMMAND", "PASID_CAPABILITY", "ConfigSpace"]
+__all__ = ["ATS_CAPABILITY", "COMMAND", "PAGE_REQUESTS", "PASID_CAPABILITY", "PRI_CAPABILITY", "ConfigSpace"]
 
 COMMAND: Final = 0x04
 BUS_MASTER: Final = 1 << 2
 MEMORY_SPACE: Final = 1 << 1
 PASID_CAPABILITY: Final = 0x100
 """Offset of the PASID capability, the first extended capability."""
+ATS_CAPABILITY: Final = 0x110
+PRI_CAPABILITY: Final = 0x120
+PAGE_REQUESTS: Final = 32
+"""How many groups of page requests the device can have outstanding."""
 
 _PASID_CONTROL = sum(PASID_CAP[name].mask for name in ("EN", "EXEC_EN", "PRIV_EN")) >> 32
-_WRITABLE: Final = {COMMAND: BUS_MASTER | MEMORY_SPACE, PASID_CAPABILITY + 4: _PASID_CONTROL}
+_ATS_CONTROL = sum(ATS_CAP[name].mask for name in ("EN", "STU")) >> 32
+_PRI_CONTROL = PRI_CAP["EN"].mask >> 32
+_PRI_ERRORS = sum(PRI_CAP[name].mask for name in ("RF", "UPRGI")) >> 32
+_WRITABLE: Final = {
+    COMMAND: BUS_MASTER | MEMORY_SPACE,
+    PASID_CAPABILITY + 4: _PASID_CONTROL,
+    ATS_CAPABILITY + 4: _ATS_CONTROL,
+    PRI_CAPABILITY + 4: _PRI_CONTROL,
+    PRI_CAPABILITY + 12: 0xFFFF_FFFF,
+}
 
 
 class ConfigSpace(Part):
-    """Configuration registers, as journaled 32-bit words.
+    """Configuration registers, as journaled 32-bit words; ``ats``: with address translation and page requests.
 
     >>> from pasidlab.timeline import Timeline
     >>> config = ConfigSpace(Timeline(), "dsa0.config")
-    >>> config.bus_master, config.pasid_enabled, config.privileged_enabled
-    (True, True, True)
+    >>> config.bus_master, config.pasid_enabled, config.privileged_enabled, config.ats_enabled
+    (True, True, True, False)
     >>> config.write(COMMAND, 0); config.bus_master
     False
     """
 
-    def __init__(self, timeline: Timeline, path: str) -> None:
+    def __init__(self, timeline: Timeline, path: str, *, ats: bool = True) -> None:
         super().__init__(timeline, path)
         self.words = Table[int, int](timeline, f"{path}.words")
-        (pasid,) = (PASID_CAP.join(PASID_CAP.encode(ID=0x1B, VER=1, PRIV=1, WIDTH=PASID_BITS, EN=1, PRIV_EN=1)),)
         self.words[0x00] = 0x0B25_8086
         self.words[COMMAND] = BUS_MASTER | MEMORY_SPACE
         self.words[0x08] = 0x0880_0000
-        self.words[PASID_CAPABILITY] = pasid & 0xFFFF_FFFF
-        self.words[PASID_CAPABILITY + 4] = pasid >> 32
+        following = ATS_CAPABILITY if ats else 0
+        pasid = PASID_CAP.encode(ID=0x1B, VER=1, NEXT=following, PRIV=1, WIDTH=PASID_BITS, EN=1, PRIV_EN=1)
+        self._put(PASID_CAPABILITY, PASID_CAP, pasid)
+        if ats:
+            self._put(ATS_CAPABILITY, ATS_CAP, ATS_CAP.encode(ID=0x0F, VER=1, NEXT=PRI_CAPABILITY, PA=1))
+            pri = PRI_CAP.encode(ID=0x13, VER=1, PASID_REQ=1, STOPPED=1, MAX=PAGE_REQUESTS)
+            self._put(PRI_CAPABILITY, PRI_CAP, pri)
+
+    def _put(self, offset: int, layout: Layout, words: tuple[int, ...]) -> None:
+        for step in range(0, layout.size, 4):
+            word = words[step // 8] >> 8 * (step & 4) & 0xFFFF_FFFF
+            if word:
+                self.words[offset + step] = word
+
+    def _get(self, offset: int, layout: Layout) -> tuple[int, ...]:
+        return tuple(self.read(at) | self.read(at + 4) << 32 for at in range(offset, offset + layout.size, 8))
 
     def read(self, offset: int) -> int:
         """The 32-bit register at ``offset``; registers that do not exist read as zero."""
@@ -55,9 +83,28 @@ class ConfigSpace(Part):
 
     def write(self, offset: int, value: int) -> None:
         """Write the writable bits of a 32-bit register."""
-        mask = _WRITABLE.get(offset & ~3, 0)
-        if mask:
-            self.words[offset & ~3] = self.read(offset) & ~mask | value & mask
+        at = offset & ~3
+        if at not in self.words and not (at == PRI_CAPABILITY + 12 and PRI_CAPABILITY in self.words):
+            return
+        if at == PRI_CAPABILITY + 4:
+            self._write_pri(value)
+        elif mask := _WRITABLE.get(at, 0):
+            self.words[at] = self.read(at) & ~mask | value & mask
+
+    def _write_pri(self, value: int) -> None:
+        """RESET clears what happened; the error bits are cleared by writing 1; STOPPED follows EN."""
+        old = self.read(PRI_CAPABILITY + 4)
+        kept = old & ~(_PRI_CONTROL | value & _PRI_ERRORS)
+        stopped = PRI_CAP["STOPPED"].mask >> 32
+        if value & PRI_CAP["RESET"].mask >> 32:
+            kept &= ~_PRI_ERRORS
+        enabled = value & _PRI_CONTROL
+        self.words[PRI_CAPABILITY + 4] = (kept & ~stopped if enabled else kept | stopped) | enabled
+
+    def flag_page_request(self, error: str) -> None:
+        """The page request interface ran into an error: ``RF`` or ``UPRGI``."""
+        if PRI_CAPABILITY + 4 in self.words:
+            self.words[PRI_CAPABILITY + 4] = self.read(PRI_CAPABILITY + 4) | PRI_CAP[error].mask >> 32
 
     @property
     def bus_master(self) -> bool:
@@ -74,5 +121,22 @@ class ConfigSpace(Part):
         """Whether requests may ask for privileged mode."""
         return bool(self._pasid("PRIV_EN"))
 
+    @property
+    def ats_enabled(self) -> bool:
+        """Whether the function asks for translations and keeps them."""
+        return bool(ATS_CAP["EN"].get(self._get(ATS_CAPABILITY, ATS_CAP)))
+
+    @property
+    def page_requests(self) -> int:
+        """How many groups of page requests may be outstanding: 0 while the interface is off or has failed."""
+        words = self._get(PRI_CAPABILITY, PRI_CAP)
+        able = PRI_CAP["EN"].get(words) and not PRI_CAP["RF"].get(words)
+        return min(PRI_CAP["ALLOC"].get(words), PRI_CAP["MAX"].get(words)) if able else 0
+
+    @property
+    def page_requests_failed(self) -> bool:
+        """Whether a response failure has stopped the page request interface."""
+        return bool(PRI_CAP["RF"].get(self._get(PRI_CAPABILITY, PRI_CAP)))
+
     def _pasid(self, name: str) -> int:
-        return PASID_CAP[name].get((self.read(PASID_CAPABILITY) | self.read(PASID_CAPABILITY + 4) << 32,))
+        return PASID_CAP[name].get(self._get(PASID_CAPABILITY, PASID_CAP))

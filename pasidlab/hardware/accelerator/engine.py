@@ -2,11 +2,12 @@
 
 Source: Linux ``include/uapi/linux/idxd.h`` (status codes), ``drivers/dma/idxd`` (what a driver expects of them). A
 page fault without block-on-fault ends the operation with status 3, the bytes done, the address, and whether it was a
-write. A record is written when the descriptor asks for one (RCR) or something went wrong, provided that it gives an
-address (CRAV).
+write. With it (descriptor flag and queue) the operation waits for the page and goes on where it was. A record is
+written when the descriptor asks for one (RCR) or something went wrong, provided that it gives an address (CRAV).
 
-UNVERIFIED: error code 0x1a for a completion record that faults (so named in the kernel's event-log code); that RCR
-without CRAV is INVALID_FLAGS; the order of checks. Left out: blocking on faults (the flag BOF is ignored), interrupts.
+UNVERIFIED: error code 0x1a for a completion record that faults (so named in the kernel's event-log code; no page is
+asked for then); that RCR without CRAV is INVALID_FLAGS; that the flag BOF is ignored where the queue does not block or
+page requests are off; the order of checks. Left out: interrupts.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from typing import Final
 
 from pasidlab.errors import BusError
 from pasidlab.hardware.accelerator.descriptor import Completion, CompletionStatus, Descriptor, Flag, Opcode
-from pasidlab.hardware.accelerator.operations import OPERATIONS, DmaPort, Operation, pieces
+from pasidlab.hardware.accelerator.operations import OPERATIONS, DmaPort, Operation, PageMissing, pieces
 from pasidlab.hardware.iommu.contract import DmaAborted
-from pasidlab.hardware.pcie import Access
+from pasidlab.hardware.pcie import Access, DmaRequest
 
-__all__ = ["Limits", "SoftwareError", "execute", "report", "supported_opcodes"]
+__all__ = ["Blocked", "Limits", "SoftwareError", "execute", "page_fault", "report", "supported_opcodes"]
 
 _RECORD_ALIGNMENT: Final = 32
 
@@ -32,6 +33,16 @@ class Limits:
     max_transfer: int
     overlap_copy: bool
     privileged: bool
+    blocks: bool = False
+
+
+class Blocked(Exception):
+    """The operation waits for a page that ``request`` needs, with ``done`` bytes behind it."""
+
+    def __init__(self, request: DmaRequest, done: int) -> None:
+        self.request = request
+        self.done = done
+        super().__init__(f"waits for a page: {request}")
 
 
 class SoftwareError(Exception):
@@ -49,8 +60,11 @@ def supported_opcodes() -> list[Opcode]:
     return sorted((Opcode.NOOP, *OPERATIONS))
 
 
-def execute(dma: DmaPort, work: Descriptor, limits: Limits) -> Completion:
-    """Carry out the operation; says how it ended. Whatever it did to memory before a fault stays done."""
+def execute(dma: DmaPort, work: Descriptor, limits: Limits, done: int = 0) -> Completion:
+    """Carry out the operation from ``done`` bytes on; says how it ended, or raises :class:`Blocked`.
+
+    Whatever it did to memory before a fault stays done.
+    """
     refused = _check(dma, work, limits)
     if refused is not None:
         return Completion(refused)
@@ -60,24 +74,40 @@ def execute(dma: DmaPort, work: Descriptor, limits: Limits) -> Completion:
     backwards = operation.backwards(work)
     if backwards and not limits.overlap_copy:
         return Completion(CompletionStatus.OVERLAP_BUFFERS)
-    return _run(operation, dma, work, backwards)
+    blocks = limits.blocks and bool(work.flags & Flag.BOF)
+    return _run(operation, dma, work, backwards, blocks, done)
 
 
-def _run(operation: Operation, dma: DmaPort, work: Descriptor, backwards: bool) -> Completion:
+def _run(operation: Operation, dma: DmaPort, work: Descriptor, backwards: bool, blocks: bool, start: int) -> Completion:
     done = 0
     for offset, length in pieces(operation.addresses(work), work.size, backwards):
+        if done < start:
+            done += length
+            continue
         try:
             ended = operation.step(dma, work, offset, length)
         except DmaAborted as aborted:
-            request = aborted.fault.request
-            write = int(request.access is Access.WRITE)
-            return Completion(CompletionStatus.PAGE_FAULT_NOBOF, int(backwards), done, request.address, write)
+            return page_fault(aborted.fault.request, done, backwards)
+        except PageMissing as missing:
+            if blocks:
+                raise Blocked(missing.request, done) from None
+            return page_fault(missing.request, done, backwards)
         except BusError as error:
             return Completion(CompletionStatus.HW_ERR1, int(backwards), done, error.address)
         if ended is not None:
             return ended
         done += length
     return Completion(CompletionStatus.SUCCESS, 0, done)
+
+
+def page_fault(
+    request: DmaRequest,
+    done: int,
+    backwards: bool = False,
+    status: CompletionStatus = CompletionStatus.PAGE_FAULT_NOBOF,
+) -> Completion:
+    """How an operation ends whose ``request`` reached no page."""
+    return Completion(status, int(backwards), done, request.address, int(request.access is Access.WRITE))
 
 
 def _check(dma: DmaPort, work: Descriptor, limits: Limits) -> CompletionStatus | None:
@@ -112,5 +142,7 @@ def report(dma: DmaPort, work: Descriptor, completion: Completion) -> None:
         dma.write(work.completion_addr, completion.to_bytes())
     except DmaAborted as aborted:
         raise SoftwareError(CompletionStatus.CRA_XLAT, aborted.fault.request.address, 1) from aborted
+    except PageMissing as missing:
+        raise SoftwareError(CompletionStatus.CRA_XLAT, missing.request.address, 1) from missing
     except BusError as error:
         raise SoftwareError(CompletionStatus.CRA_XLAT, error.address, 1) from error

@@ -13,31 +13,72 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pasidlab.hardware.accelerator.descriptor import Completion, CompletionStatus, Descriptor, Opcode
+from pasidlab.hardware.fabric import Translated, in_pages
+from pasidlab.hardware.iommu.contract import DmaAborted, Fault
 from pasidlab.hardware.memory import PAGE_SIZE
+from pasidlab.hardware.pcie import Access, DmaRequest, RequestKind
 
 if TYPE_CHECKING:
+    from pasidlab.hardware.accelerator.device_tlb import DeviceTlb
     from pasidlab.hardware.fabric import Fabric
 
-__all__ = ["OPERATIONS", "DmaPort", "Operation", "pieces"]
+__all__ = ["OPERATIONS", "DmaPort", "Operation", "PageMissing", "pieces"]
 
 _ADDRESS_MASK = (1 << 64) - 1
 
 
+class PageMissing(Exception):
+    """The IOMMU has no page for the access now; a device that can wait may ask software for it."""
+
+    def __init__(self, request: DmaRequest) -> None:
+        self.request = request
+        super().__init__(f"no page for {request}")
+
+
 class DmaPort(NamedTuple):
-    """The device's way to memory on behalf of one descriptor: requester ID and, if any, PASID."""
+    """The device's way to memory on behalf of one descriptor: requester ID and, if any, PASID.
+
+    With a ``tlb`` the device asks for translations (ATS) and sends translated requests.
+    """
 
     fabric: Fabric
     rid: int
     pasid: int | None
     privileged: bool
+    tlb: DeviceTlb | None = None
 
     def read(self, address: int, length: int) -> bytes:
-        """Read bytes at an I/O virtual address; a blocked request raises ``DmaAborted``."""
-        return self.fabric.dma_read(self.rid, self.pasid, address & _ADDRESS_MASK, length, self.privileged)
+        """Read bytes at an I/O virtual address; ``DmaAborted`` if it is blocked, ``PageMissing`` by ATS."""
+        address &= _ADDRESS_MASK
+        if self.tlb is None:
+            return self.fabric.dma_read(self.rid, self.pasid, address, length, self.privileged)
+        places = [(self._translated(at, Access.READ), size) for at, size in in_pages(address, length)]
+        return b"".join(self.fabric.read_translated(place, size) for place, size in places)
 
     def write(self, address: int, data: bytes) -> None:
-        """Write bytes at an I/O virtual address; a blocked request raises ``DmaAborted``."""
-        self.fabric.dma_write(self.rid, self.pasid, address & _ADDRESS_MASK, data, self.privileged)
+        """Write bytes at an I/O virtual address; ``DmaAborted`` if it is blocked, ``PageMissing`` by ATS."""
+        address &= _ADDRESS_MASK
+        if self.tlb is None:
+            self.fabric.dma_write(self.rid, self.pasid, address, data, self.privileged)
+            return
+        done = 0
+        for at, size in in_pages(address, len(data)):
+            self.fabric.write_translated(self._translated(at, Access.WRITE), data[done : done + size])
+            done += size
+
+    def _translated(self, address: int, access: Access) -> Translated:
+        """The request that reaches memory: from the TLB, or from the IOMMU, whose answer the TLB then keeps."""
+        assert self.tlb is not None
+        request = DmaRequest(self.rid, address, access, self.pasid, self.privileged, RequestKind.TRANSLATION)
+        place = self.tlb.find(self.pasid, address, access, self.privileged)
+        if place is None:
+            answer = self.fabric.unit.complete(request)
+            if isinstance(answer, Fault):
+                raise DmaAborted(answer, 0)
+            place = self.tlb.keep(self.pasid, address, answer)
+            if place is None or self.tlb.find(self.pasid, address, access, self.privileged) is None:
+                raise PageMissing(request)
+        return Translated(request._replace(address=place, kind=RequestKind.TRANSLATED), address)
 
 
 Step = Callable[[DmaPort, Descriptor, int, int], Completion | None]

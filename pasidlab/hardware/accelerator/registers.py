@@ -69,13 +69,14 @@ class AcceleratorRegisters(RegisterFile, ABC):
         setup: Sequence[QueueSetup],
         altitude: str = HARDWARE,
         configurable: bool = True,
+        ats: bool = True,
     ) -> None:
         if not 1 <= len(setup) <= at.MAX_QUEUES:
             raise ValueError(f"an accelerator must have between 1 and {at.MAX_QUEUES} queues, not {len(setup)}")
         super().__init__(timeline, path, altitude)
         self.setup = tuple(setup)
         self.configurable = configurable
-        self.config = ConfigSpace(timeline, f"{path}.config")
+        self.config = ConfigSpace(timeline, f"{path}.config", ats=ats)
         self.power_on()
 
     @property
@@ -92,6 +93,7 @@ class AcceleratorRegisters(RegisterFile, ABC):
         self.set_fields(
             *(at.GENCAP, GENCAP), overlap_copy=1, cmd_cap=1, max_xfer_shift=31, max_batch_shift=10, config_en=config_en
         )
+        self.set_fields(at.GENCAP, GENCAP, block_on_fault=1)
         self.set_fields(at.WQCAP, WQCAP, total_wq_size=sum(queue.size for queue in self.setup), num_wqs=self.num_wqs)
         self.set_fields(
             at.WQCAP, WQCAP, shared_mode=config_en | (False in modes), dedicated_mode=config_en | (True in modes)
@@ -108,7 +110,7 @@ class AcceleratorRegisters(RegisterFile, ABC):
         dedicated, size, threshold = self.setup[wq]
         shared = {} if dedicated else {"wq_thresh": size if threshold is None else threshold}
         defaults = {"priority": 10, "max_xfer_shift": 21, "max_batch_shift": 5}
-        words = WQCFG.encode(wq_size=size, mode=int(dedicated), **shared, **defaults)
+        words = WQCFG.encode(wq_size=size, mode=int(dedicated), bof=1, **shared, **defaults)
         self.put_words(at.wqcfg_offset(wq), WQCFG, words)
 
     # --- what drivers, views and emulations read ----------------------------------------------------------------

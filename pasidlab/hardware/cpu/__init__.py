@@ -1,6 +1,7 @@
 """The processor: IA32_PASID, the 64-byte enqueue and store instructions, and PASID translation for guests."""
 
 from pasidlab.hardware.cpu.faults import GeneralProtection, GpReason
+from pasidlab.hardware.cpu.local_apic import INTERRUPT_BASE, InterruptHandler, LocalApic
 from pasidlab.hardware.cpu.pasid_translation import (
     PasidFailure,
     PasidIndex,
@@ -13,11 +14,14 @@ from pasidlab.hardware.cpu.vmcs import PASID_TRANSLATION, ExitReason, Resume, Vm
 
 __all__ = [
     "IA32_PASID",
+    "INTERRUPT_BASE",
     "PASID_TRANSLATION",
     "Cpu",
     "ExitReason",
     "GeneralProtection",
     "GpReason",
+    "InterruptHandler",
+    "LocalApic",
     "PasidFailure",
     "PasidIndex",
     "PasidTranslation",

@@ -3,8 +3,9 @@
 PASID bit 19 picks one of two directories, bits 18:10 the directory entry, bits 9:0 the table entry. Source: KVM code
 of the public linux-dsa-siov tree; the arithmetic leaves no other split (2 x 512 x 1024 = 2^20).
 
-UNVERIFIED (the SDM was not available): that reserved bits fail the translation, and that presence is looked at first.
-Left out: any caching of the tables. Real hypervisors keep vCPUs out of the guest while an entry changes.
+UNVERIFIED (the SDM was not available): that reserved bits fail the translation, that presence is looked at first, and
+what the processor does where no memory answers (here the bus returns ones, which are reserved bits). Left out: any
+caching of the tables. Real hypervisors keep vCPUs out of the guest while an entry changes.
 """
 
 from __future__ import annotations

@@ -1,12 +1,17 @@
 """One logical processor, as far as PASIDs are concerned: IA32_PASID, ENQCMD, ENQCMDS and MOVDIR64B.
 
 Source: Intel instruction set reference. ENQCMD builds a 64-byte command whose first dword is the PASID of IA32_PASID
-(and privilege 0) and whose rest is the source, and writes it non-posted; ZF tells whether the target accepted. ENQCMDS
-takes PASID and privilege from its source. In a guest with PASID translation both have the PASID replaced on the way
-out; MOVDIR64B and ordinary stores never have.
+(and privilege 0, whatever the privilege level) and whose rest is the source, and writes it non-posted; ZF tells whether
+the target accepted, the other status flags are cleared. ENQCMDS takes PASID and privilege from its source. In a guest
+with PASID translation both have the PASID replaced on the way out; MOVDIR64B and ordinary stores never have.
 
 UNVERIFIED: that every #GP condition is checked before the translation (assumed), so an invalid IA32_PASID never causes
-a VM exit. Left out: all other instructions and flags, caches, MOVDIR64B to ordinary memory.
+a VM exit. In which order the #GP conditions of one instruction are checked is not said either; all raise the same
+#GP(0), so that software cannot see it. The order here is alignment, IA32_PASID, source; for ENQCMDS privilege level
+first.
+
+Left out: all other instructions, #UD on a processor without ENQCMD (CPUID.7.0:ECX[29]), the load of the source (it may
+raise #PF), caches, MOVDIR64B to ordinary memory.
 
 Invariant: an instruction that raises #GP has changed nothing.
 """
@@ -34,8 +39,10 @@ _EXITS_PER_INSTRUCTION: Final = 16
 """How often one instruction may exit before the model calls it a livelock (silicon would go on for ever)."""
 
 
-class Cpu(Actor, state=("ia32_pasid", "zf", "vmcs")):
-    """A logical processor (a vCPU is one whose ``vmcs`` is set). ``zf`` is the zero flag that the last enqueue left.
+class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf")):
+    """A logical processor (a vCPU is one whose ``vmcs`` is set). ``zf``, ``cf``, ``pf``, ``af``, ``sf`` and ``of`` are
+    the status flags of RFLAGS; of the modelled instructions only the two enqueues change them. ``la57``: it can walk
+    page tables of five levels.
 
     >>> from pasidlab.hardware.mmio import AddressMap
     >>> from pasidlab.timeline import Timeline
@@ -50,24 +57,36 @@ class Cpu(Actor, state=("ia32_pasid", "zf", "vmcs")):
 
     actor = "cpu"
     ia32_pasid: int
-    zf: bool
     vmcs: Vmcs | None
+    zf: bool
+    cf: bool
+    pf: bool
+    af: bool
+    sf: bool
+    of: bool
 
-    def __init__(self, timeline: Timeline, path: str, altitude: str = HARDWARE, vmcs: Vmcs | None = None) -> None:
+    def __init__(
+        self, timeline: Timeline, path: str, altitude: str = HARDWARE, vmcs: Vmcs | None = None, *, la57: bool = False
+    ) -> None:
         super().__init__(timeline, path, altitude)
+        self.la57 = la57
         self.ia32_pasid = 0
-        self.zf = False
         self.vmcs = vmcs
+        self.zf = self.cf = self.pf = self.af = self.sf = self.of = False
 
     # --- model-specific registers -------------------------------------------------------------------------------
 
     def read_msr(self, number: int, cpl: int = 0) -> int:
-        """RDMSR. Only IA32_PASID is modelled; other numbers raise #GP, as unknown MSRs do."""
+        """RDMSR, privilege level 0 only. Only IA32_PASID is modelled; other numbers raise #GP, as unknown MSRs do."""
         self._check_msr("RDMSR", number, cpl)
         return self.ia32_pasid
 
     def write_msr(self, number: int, value: int, cpl: int = 0) -> None:
-        """WRMSR (the kernel's XRSTORS of the PASID state has the same effect). Reserved bits raise #GP."""
+        """WRMSR, privilege level 0 only (the kernel's XRSTORS of the PASID state has the same effect).
+
+        #GP: reserved bits (30:20 and 63:32) are set, the privilege level is not 0, or there is no such MSR. Bit 31
+        clear is a legal value: it makes ENQCMD fault.
+        """
         self._check_msr("WRMSR", number, cpl)
         if IA32_PASID_MSR.reserved((value,)):
             self._fault("WRMSR", GpReason.MSR_RESERVED)
@@ -88,7 +107,12 @@ class Cpu(Actor, state=("ia32_pasid", "zf", "vmcs")):
     # --- the three 64-byte stores -------------------------------------------------------------------------------
 
     def enqcmd(self, mmio: AddressMap, destination: int, source: bytes) -> bool:
-        """ENQCMD, at any privilege level: ``True`` when the target accepted (ZF=0), ``False`` for retry (ZF=1)."""
+        """ENQCMD, at any privilege level: ``True`` when the target accepted (ZF=0), ``False`` for retry (ZF=1).
+
+        Retry means that the target had no room, or that there is no enqueue register at ``destination``: software
+        cannot tell. #GP: ``destination`` is not a multiple of 64, IA32_PASID is not valid, or bits 31:0 of the 64-byte
+        ``source`` are not zero.
+        """
         words = ENQCMD_COMMAND.from_bytes(source)
         self._check_destination("ENQCMD", destination)
         msr = (self.ia32_pasid,)
@@ -100,7 +124,11 @@ class Cpu(Actor, state=("ia32_pasid", "zf", "vmcs")):
         return self._enqueue("ENQCMD", ExitReason.ENQCMD_PASID_TRANSLATION, mmio, destination, command)
 
     def enqcmds(self, mmio: AddressMap, destination: int, source: bytes, cpl: int = 0) -> bool:
-        """ENQCMDS, privilege level 0 only: PASID and privilege come from the source; the answer is as for ENQCMD."""
+        """ENQCMDS, privilege level 0 only: PASID (bits 19:0) and privilege (bit 31) come from the source, IA32_PASID is
+        not looked at; the answer is as for ENQCMD.
+
+        #GP: the privilege level is not 0, ``destination`` is not a multiple of 64, or bits 30:20 of ``source`` are set.
+        """
         words = ENQCMD_COMMAND.from_bytes(source)
         if cpl:
             self._fault("ENQCMDS", GpReason.PRIVILEGE)
@@ -133,8 +161,13 @@ class Cpu(Actor, state=("ia32_pasid", "zf", "vmcs")):
             host_pasid = self._outgoing_pasid(reason, pasid)
             if host_pasid is not None:
                 data = ENQCMD_COMMAND.to_bytes(ENQCMD_COMMAND.change(command, PASID=host_pasid))
-                self.zf = not self._send(mmio, destination, data)
+                self._report(accepted=self._send(mmio, destination, data))
         return not self.zf
+
+    def _report(self, *, accepted: bool) -> None:
+        """Flags after an enqueue store: ZF is its status, the others are cleared."""
+        self.zf = not accepted
+        self.cf = self.pf = self.af = self.sf = self.of = False
 
     def _send(self, mmio: AddressMap, destination: int, data: bytes) -> bool:
         """The non-posted write. Where nobody answers the result is the same as from a full queue."""

@@ -3,6 +3,9 @@
 Sources: public VMCS encoding tables (secondary processor-based controls 0x401E with bit 21 "PASID translation", low
 and high PASID directory address 0x2038 and 0x203A), KVM code of the public linux-dsa-siov tree. A VMCS belongs to one
 vCPU. Left out: every other field, and VM entry itself (a processor whose ``vmcs`` is set runs the guest).
+
+UNVERIFIED: what the exit qualification says. The hypervisor is given the failed :class:`PasidTranslation` instead; KVM
+looks at none of it.
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ class VmcsField(IntEnum):
 
 @unique
 class ExitReason(IntEnum):
-    """Basic VM exit reasons that a failed PASID translation causes."""
+    """Basic VM exit reasons that a failed PASID translation causes (one public tree numbers them 71 and 72)."""
 
     ENQCMD_PASID_TRANSLATION = 72
     ENQCMDS_PASID_TRANSLATION = 73

@@ -6,17 +6,19 @@ text, tables and pictures need not know how the unit works.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple, Protocol
 
 from pasidlab.hardware.bits import Layout
-from pasidlab.hardware.pcie import DmaRequest
+from pasidlab.hardware.pcie import DmaRequest, PageRequest, TranslationCompletion
 
 __all__ = ["DmaAborted", "Fault", "IommuUnit", "Stop", "Walk"]
 
 
 class Stop(NamedTuple):
-    """One structure that the walk read. ``stage`` says why: ``lookup``, ``first`` or ``second`` (level).
+    """One structure that the walk read. ``stage`` says why: ``lookup``, ``first`` or ``second`` (level), or ``mark``:
+    may accessed or dirty be set in the entry before?
 
     ``cache`` names the cache that answered in place of memory (empty: the structure was read from memory at
     ``address``, which is host-physical). A translation that was found whole in a TLB has no place in memory: there
@@ -68,12 +70,23 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Walk:
-    """The way of one request through the tables. Exactly one of ``address`` and ``fault`` is set."""
+    """The way of one request through the tables of ``unit``. Exactly one of ``address`` and ``fault`` is set.
+
+    ``draw`` is set by the package itself: pictures are made above this floor.
+    """
+
+    draw: ClassVar[Callable[[Walk], dict[str, str]] | None] = None
 
     request: DmaRequest
     stops: tuple[Stop, ...]
     address: int | None
     fault: Fault | None
+    unit: IommuUnit | None = field(default=None, compare=False)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
+        """How a notebook shows a walk: as picture and table from the floor above, and always as text."""
+        drawn = {} if Walk.draw is None else Walk.draw(self)
+        return {"text/plain": repr(self), **drawn}
 
     def __str__(self) -> str:
         lines = [str(self.request), *(f"  {stop}" for stop in self.stops)]
@@ -97,6 +110,12 @@ class IommuUnit(Protocol):
 
     def translate(self, request: DmaRequest) -> int | Fault:
         """Translate a real request: the host-physical address, or the fault, which the unit has recorded."""
+
+    def complete(self, request: DmaRequest) -> TranslationCompletion | Fault:
+        """Answer a translation request (ATS), or block it with a fault, which the unit has recorded."""
+
+    def page_request(self, request: PageRequest) -> None:
+        """Take a page request (PRI); the answer comes to the device as a message."""
 
     def walk(self, request: DmaRequest, *, caches: bool = True) -> Walk:
         """Answer what would happen to a request. Changes nothing: no fault record, no cache, no accessed or dirty bit.

@@ -3,8 +3,8 @@
 Models what travels through the unit's queues and fault records. Follows Linux 6.1 ``drivers/iommu/intel/iommu.h``
 (QI_*, dma_frcd_*), ``dmar.c`` (qi_flush_*), ``svm.c`` (struct page_req_dsc) and intel/qemu-dcp. The type of a
 descriptor is split: ``TYPE`` in bits 3:0 and ``TYPE_HI`` in bits 11:9, zero in every listed type. UNVERIFIED: bit 92
-of a fault record (one source), and the page stream response (only its type code is known; it is not part of scalable
-mode).
+of a fault record (the facts have it from one source comment; VBox/iommu-intel.h and the specification's section
+11.4.7.6 agree with it), and the page stream response (only its type code is known; it is not part of scalable mode).
 """
 
 from __future__ import annotations
@@ -228,14 +228,14 @@ FRCD = Layout(
     (
         Field("FI", 12, 63, "page of the blocked request", 12),
         Field("SID", 64, 79, "requester id"),
-        Field("T2", 92, 92, "second bit of the request type (UNVERIFIED)"),
+        Field("T2", 92, 92, "second bit of the request type: 1 page request or atomic (UNVERIFIED)"),
         Field("PRIV", 93, 93, "privileged request"),
         Field("EXE", 94, 94, "execute request"),
         Field("PP", 95, 95, "the request carried a PASID"),
         Field("FR", 96, 103, "fault reason"),
         Field("PV", 104, 123, "PASID"),
         Field("AT", 124, 125, "0 untranslated, 1 translation request, 2 translated"),
-        Field("T1", 126, 126, "request type: 0 write, 1 read"),
+        Field("T1", 126, 126, "request type: 0 write or page request, 1 read or atomic"),
         Field("F", 127, 127, "record in use; write 1 to clear"),
     ),
     "Linux 6.1 drivers/iommu/intel/iommu.h dma_frcd_*; microsoft/openvmm VT-d crate",

@@ -39,6 +39,14 @@ class PageMap:
         self.requests.append(request)
         return self._look_up(request)
 
+    def complete(self, request):
+        """No device of this bench has ATS on."""
+        return self._look_up(request)
+
+    def page_request(self, request):
+        """Nor page requests."""
+        self.requests.append(request)
+
     def _look_up(self, request):
         page, offset = divmod(request.address, 4096)
         frame, writable = self.pages.get((request.rid, request.pasid, page), (None, False))

@@ -45,7 +45,6 @@ def test_disabling_a_disabled_device_is_an_error(bench):
         (SHARED, {"pasid_en": 1, "wq_thresh": 17}, CommandError.WQ_SIZE),
         (DEDICATED, {"wq_size": 0}, CommandError.WQ_SIZE),
         (DEDICATED, {"priority": 0}, CommandError.WQ_PRIOR),
-        (DEDICATED, {"bof": 1}, CommandError.BOF_EN),
         (DEDICATED, {"max_batch_shift": 11}, CommandError.MAX_BATCH_SIZE),
         (DEDICATED, {}, CommandError.SUCCESS),
     ],

@@ -13,7 +13,7 @@ from pasidlab.hardware.pcie import format_rid
 from pasidlab.timeline import HOST
 from pasidlab.views.numbers import counted
 from pasidlab_widgets.lab.choices import app_of, device_of
-from pasidlab_widgets.lab.explain import fault_since
+from pasidlab_widgets.lab.explain import copy_stopped
 from pasidlab_widgets.lab.message import Message, say
 
 if TYPE_CHECKING:
@@ -157,13 +157,9 @@ def copy(machine: Machine, process: str, device: str, text: str) -> Message:
     source, target = app.buffer(data), app.buffer(len(data))
     start = machine.timeline.now
     outcome = app.copy(device_of(machine, app, device), source, target, len(data))
-    if outcome.completion is None:
-        return fault_since(machine, start) or say("copy-lost", "fault")
-    if not outcome.ok:
-        address = f"{outcome.fault_address or 0:#x}"
-        said = say("copy-fault", "fault", count=outcome.copied, status=outcome.status.name, address=address)
-        why = fault_since(machine, start)
-        return said.also(why.title, *why.sentences).printed(*why.output) if why else said
+    stopped = copy_stopped(machine, start, outcome)
+    if stopped is not None:
+        return stopped
     content = repr(app.read(target, len(data)).decode(errors="replace"))
     facts = {"source": f"{source:#x}", "target": f"{target:#x}", "process": app.name, "content": content}
     return say("copy", count=outcome.copied, **facts)

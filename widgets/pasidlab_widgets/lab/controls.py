@@ -12,7 +12,7 @@ import ipywidgets as w
 
 from pasidlab_widgets.lab.words import BUTTONS, EMPTY, FIELDS
 
-__all__ = ["Button", "Menu", "number", "text"]
+__all__ = ["Button", "Menu", "check", "combobox", "number", "text"]
 
 _FULL = {"width": "auto", "flex": "1 1 auto", "min_width": "0"}
 
@@ -109,3 +109,17 @@ def text(name: str, value: str) -> w.Text:
 def number(name: str, value: int) -> w.IntText:
     """A field for a number; wrong ones are refused by the machine, not by the field."""
     return w.IntText(value=value, description=FIELDS[name], layout=w.Layout(**_FULL))
+
+
+def combobox(name: str) -> w.Combobox:
+    """A field with suggestions, in which anything may be written."""
+    made = w.Combobox(description=FIELDS[name], ensure_option=False, continuous_update=False, layout=w.Layout(**_FULL))
+    made.add_class(f"pl-write-{name}")
+    return made
+
+
+def check(name: str) -> w.Checkbox:
+    """A box to tick."""
+    made = w.Checkbox(description=FIELDS[name], indent=False, layout=w.Layout(width="auto"))
+    made.add_class(f"pl-tick-{name}")
+    return made

@@ -1,4 +1,8 @@
-"""The panes of PASID tables: one device's table above, and below the 512 bits of the entry that was clicked."""
+"""The panes of PASID tables: one device's table above, and below the bits of the entry that was clicked.
+
+The table is shown twice: all 2^14 slots of its directory as cells, from which one goes on to a table of 64 entries, and
+the entries of that table as boxes with what they point to.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,18 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as w
 
-from pasidlab.views.changes import mark_figure, mark_table
+from pasidlab.views.changes import mark_figure
+from pasidlab.views.directory import directory, slot_of, table_of
 from pasidlab.views.figure import Figure, Node
-from pasidlab.views.pasid_table import entry_table, pasid_table
+from pasidlab.views.memory_map import MemoryMap
+from pasidlab.views.pasid_table import entry_bits, pasid_table
 from pasidlab.views.room import Room
-from pasidlab.views.table import Column, Table
 from pasidlab_widgets.graph import GraphView
 from pasidlab_widgets.lab import choices
 from pasidlab_widgets.lab.controls import Menu
+from pasidlab_widgets.lab.structure import StructureView
 from pasidlab_widgets.lab.words import EMPTY
+from pasidlab_widgets.picture import PictureView
 from pasidlab_widgets.table import TableView
 
 if TYPE_CHECKING:
@@ -23,12 +30,16 @@ if TYPE_CHECKING:
 
 __all__ = ["EntryPane", "TablePane"]
 
-_NO_ENTRY = Table("pasid-entry", EMPTY["entry-title"], (Column("field", "field"),), (), EMPTY["entry"])
 _NO_TABLE = Figure("pasid-table", EMPTY["no-table"], (Node("none", (EMPTY["no-table"],), columns=44),))
+_BLOCK = 64
+Opened = Callable[[int], None]
+"""Called with an address of the machine's memory that a person wants to see."""
 
 
 class TablePane:
-    """One device's PASID table. ``picked`` is called with the device and the PASID of an entry that was clicked."""
+    """One device's PASID table. ``picked`` is called with the device and the PASID of an entry that was clicked,
+    ``opened`` with the address of a table.
+    """
 
     name = "table"
 
@@ -37,15 +48,22 @@ class TablePane:
         height: str,
         guard: Callable[[Callable[[], None]], Callable[[], None]],
         picked: Callable[[str, int], None],
+        opened: Opened,
     ) -> None:
         self._machine: Machine | None = None
-        self._rooms: dict[str, Room] = {}
-        self._before: dict[str, Figure] = {}
-        self._picked = picked
-        self.menu = Menu("table-device", guard(self._redraw))
+        self._rooms: dict[tuple[str, int | None], Room] = {}
+        self._before: dict[tuple[str, int | None], Figure] = {}
+        self._slot: int | None = None
+        self._pasid: int | None = None
+        self._picked, self._opened = picked, opened
+        self.menu = Menu("table-device", guard(self._other_device))
+        self.cells = PictureView()
         self.view = GraphView(height=height)
-        self.view.on_pick(self.pick)
-        self.widget: w.Widget = w.VBox([self.menu.widget, self.view])
+        self.beside = (self.cells,)
+        for view in (self.cells, self.view):
+            view.on_pick(self.pick)
+        self.widget: w.Widget = w.VBox([self.menu.widget, self.cells, self.view])
+        self.widget.add_class("pl-tables")
 
     def draw(self, machine: Machine) -> None:
         """Show the present step."""
@@ -61,53 +79,114 @@ class TablePane:
         """Nothing is known, marked, or selected."""
         self.forget()
         self._before.clear()
-        self._machine, self.view.selected = None, ""
+        self._machine, self._slot, self._pasid, self.view.selected = None, None, None, ""
 
     def pick(self, key: str) -> None:
-        """A box of the table was picked: if it is an entry, its bits are shown."""
+        """A box or a cell was picked: an entry shows its bits, a slot is looked into, a table is opened in memory."""
         kind, _, number = key.partition(":")
         if kind == "entry":
+            self._pasid, self._slot = int(number), slot_of(int(number))
             self.view.selected = key
+            self._redraw()
             self._picked(self.menu.value, int(number))
+        elif kind in ("slot", "block"):
+            self._slot, self._pasid = int(number) * (_BLOCK if kind == "block" else 1), None
+            self._redraw()
+        else:
+            self._open(kind, number)
+
+    def _open(self, kind: str, number: str) -> None:
+        """Open the directory, a table of entries, or the page tables of an entry."""
+        table = table_of(self._machine, self.menu.value) if self._machine is not None and self.menu.value else None
+        if table is None:
+            return
+        at: int | None = None
+        if kind == "directory":
+            at = table.directory
+        elif kind == "leaf":
+            at = table.address(int(number) << 6)
+        elif kind in ("first", "second"):
+            at = self._page_table(kind, number)
+        if at is not None:
+            self._opened(at)
+
+    def _page_table(self, kind: str, number: str) -> int | None:
+        """The root of a page table: of one entry's first level, or of the domain that a box stands for."""
+        machine = self._machine
+        if machine is None:
+            return None
+        if kind == "second":
+            roots = {domain.name: domain.table.root for domain in machine.kernel.iommu.domains.values()}
+            vm = next((name for name, slot in machine.numbers.items() if str(slot) == number), number)
+            return roots.get(vm)
+        return _behind(machine, self.menu.value, int(number), "FLPTPTR")
+
+    def _other_device(self) -> None:
+        self._slot = self._pasid = None
+        self._redraw()
 
     def _redraw(self) -> None:
         machine, device = self._machine, self.menu.value
         if machine is None:
             return
-        if device:
-            figure = pasid_table(machine, device, self._rooms.setdefault(device, Room()))
-            self.view.show(mark_figure(self._before.get(device), figure))
-            self._before = {device: figure}
-        else:
+        if not device:
+            self.cells.show(None)
             self.view.show(_NO_TABLE)
+            return
+        self.cells.show(directory(machine, device, self._slot, self._pasid))
+        key = device, self._slot
+        figure = pasid_table(machine, device, self._rooms.setdefault(key, Room()), self._slot)
+        self.view.show(mark_figure(self._before.get(key), figure))
+        self._before = {key: figure}
 
 
 class EntryPane:
-    """The fields of one PASID entry."""
+    """One PASID entry, bit by bit. ``opened`` is called with the address that a picked field holds."""
 
     name = "entry"
 
-    def __init__(self, height: str) -> None:
-        self.view = TableView(_NO_ENTRY, height=height)
-        self.widget: w.Widget = self.view
+    def __init__(self, height: str, opened: Opened) -> None:
+        self._machine: Machine | None = None
         self._chosen: tuple[str, int] | None = None
+        self._opened = opened
+        self._structure = StructureView(height, EMPTY["entry-title"], EMPTY["entry"], self._follow)
+        self.beside = (self._structure.picture,)
+        self.widget: w.Widget = self._structure.widget
+
+    @property
+    def view(self) -> TableView:
+        """The table of fields."""
+        return self._structure.fields
 
     def choose(self, device: str, pasid: int) -> None:
         """The entry to show from now on."""
         self._chosen = device, pasid
 
     def draw(self, machine: Machine) -> None:
-        """Show the present step; mark the fields that changed."""
-        if self._chosen is None or self._chosen[0] not in machine.accelerators:
-            self.view.show(_NO_ENTRY)
-            return
-        now, before = entry_table(machine, *self._chosen), self.view.table
-        same = before is not None and before.title == now.title
-        self.view.show(mark_table(before, now) if same else now)
+        """Show the present step; mark the fields and bits that changed."""
+        self._machine = machine
+        known = self._chosen is not None and self._chosen[0] in machine.accelerators
+        self._structure.show(entry_bits(machine, *self._chosen) if self._chosen is not None and known else None)
 
     def forget(self) -> None:
         """Nothing is reserved."""
 
     def leave(self) -> None:
         """No entry is chosen."""
-        self._chosen = None
+        self._chosen = self._machine = None
+
+    def _follow(self, key: str) -> None:
+        """A field was picked: if it holds an address, memory is opened there."""
+        if self._machine is None or self._chosen is None:
+            return
+        target = _behind(self._machine, *self._chosen, key)
+        if target is not None:
+            self._opened(target)
+
+
+def _behind(machine: Machine, device: str, pasid: int, field: str) -> int | None:
+    """Where a field of a PASID entry leads in the machine's memory."""
+    table = table_of(machine, device)
+    at = table.address(pasid) if table is not None else None
+    known = MemoryMap(machine)
+    return known.behind(known.word(at), field) if at is not None else None

@@ -11,9 +11,10 @@ from pasidlab_widgets.lab.message import Message, say
 from pasidlab_widgets.lab.words import ERRNO, FAULT
 
 if TYPE_CHECKING:
+    from pasidlab.handles import Outcome
     from pasidlab.machine import Machine
 
-__all__ = ["fault_since", "refused", "refused_before"]
+__all__ = ["copy_stopped", "fault_since", "refused", "refused_before"]
 
 
 def refused(error: KernelError, lesson: str = "", behind: str = "") -> Message:
@@ -60,3 +61,17 @@ def fault_since(machine: Machine, step: int, lesson: str = "") -> Message | None
             facts = {"code": f"{code:#x}", "label": reason.label, "meaning": meaning}
             return say("fault", "fault", **facts).also(lesson, FAULT).printed(record)
     return None
+
+
+def copy_stopped(machine: Machine, step: int, outcome: Outcome, lesson: str = "") -> Message | None:
+    """How a copy that was submitted after ``step`` went wrong; ``None`` if it did not."""
+    if outcome.ok:
+        return None
+    blocked = fault_since(machine, step, lesson)
+    if outcome.completion is None:
+        return blocked or say("copy-lost", "fault").also(lesson)
+    address = f"{outcome.fault_address or 0:#x}"
+    said = say("copy-fault", "fault", count=outcome.copied, status=outcome.status.name, address=address)
+    if blocked is None:
+        return said.also(*say("no-page").sentences, lesson)
+    return said.also(blocked.title, *blocked.sentences).printed(*blocked.output)

@@ -15,15 +15,18 @@ from pasidlab import KernelError, Machine
 from pasidlab.timeline import Timeline
 from pasidlab_widgets.errors import ErrorLog
 from pasidlab_widgets.lab.administrators import AdministratorsPane
+from pasidlab_widgets.lab.caches import CachesPane
 from pasidlab_widgets.lab.controls import Button
 from pasidlab_widgets.lab.entries import EntryPane, TablePane
 from pasidlab_widgets.lab.explain import refused, refused_before
 from pasidlab_widgets.lab.ioasids import IoasidsPane, KeepersPane, chains_pane, ioasid_of, life_pane
+from pasidlab_widgets.lab.memory import MemoryPane
 from pasidlab_widgets.lab.message import Message, MessageBox, say
 from pasidlab_widgets.lab.moment import moment
 from pasidlab_widgets.lab.occupancy import SpacePane
 from pasidlab_widgets.lab.panels import MachinePanel, MistakePanel, Panel, ProcessPanel, VmPanel
 from pasidlab_widgets.lab.pictures import FlowPane, HoldersPane, Stack, map_pane, mapping_pane
+from pasidlab_widgets.lab.probe import ProbePane
 from pasidlab_widgets.lab.script import LinesPane
 from pasidlab_widgets.lab.start import calls_since, ready_machine
 from pasidlab_widgets.lab.still import still_html, still_text
@@ -36,6 +39,7 @@ __all__ = ["Lab"]
 
 _ABOVE, _BELOW = "clamp(320px, 34cqi, 440px)", "clamp(280px, 26cqi, 340px)"
 _INNER = "clamp(286px, 32cqi, 406px)"
+_WALK = "clamp(380px, 42cqi, 500px)"
 
 
 class Lab(w.VBox):
@@ -63,8 +67,10 @@ class Lab(w.VBox):
             ProcessPanel(self.act, refresh),
             MistakePanel(self.act, refresh),
         )
-        self._entry = EntryPane(_BELOW)
-        self._table = TablePane(_ABOVE, self._errors.guard, self._pick_entry)
+        self._entry = EntryPane(_BELOW, self.open_memory)
+        self._table = TablePane(_ABOVE, self._errors.guard, self._pick_entry, self.open_memory)
+        self._probe = ProbePane(_WALK, self._errors.guard, self._box.show, self.open_memory)
+        self._memory = MemoryPane(_BELOW, self._errors.guard, self._box.show)
         self._keepers = KeepersPane(_INNER, self._errors.guard, self.pick_ioasid)
         self._life, mapping, self._holders = life_pane(_INNER), mapping_pane(_ABOVE), HoldersPane(_BELOW)
         space, allowed = SpacePane(self._surface, self.pick_ioasid), AdministratorsPane(_INNER)
@@ -72,18 +78,21 @@ class Lab(w.VBox):
         for shown in (self._life.view, mapping.view, self._holders.view):
             shown.on_pick(self._pick_if_ioasid)
         self._stacks = (
-            Stack([map_pane(_ABOVE), mapping, self._table, ioasids], self._errors.guard),
+            Stack([map_pane(_ABOVE), mapping, self._table, ioasids, self._probe], self._errors.guard),
             Stack(
                 [
                     FlowPane(_BELOW, self._travel_to),
                     self._entry,
                     self._holders,
                     LinesPane(_BELOW, self._travel_to),
+                    self._memory,
+                    CachesPane(_BELOW, self.open_memory),
                 ],
                 self._errors.guard,
             ),
         )
-        for view in (self._travel, *(pane.view for stack in self._stacks for pane in stack.panes)):
+        panes = [pane for stack in self._stacks for pane in stack.panes]
+        for view in (self._travel, *(view for pane in panes for view in (pane.view, *getattr(pane, "beside", ())))):
             view.on_trouble(self._errors.add)
         super().__init__(self._arranged())
         for name in ("pasidlab", "pl-lab"):
@@ -112,7 +121,7 @@ class Lab(w.VBox):
         """Choose in menus and write into fields, by name (``-`` written as ``_``): ``lab.set(vm="vm1", quota=4)``."""
         for name, value in values.items():
             key = name.replace("_", "-")
-            for panel in self._panels:
+            for panel in self._controls:
                 if key in panel.menus:
                     panel.menus[key].value = str(value)
                 elif key in panel.fields:
@@ -144,6 +153,33 @@ class Lab(w.VBox):
     def pick_entry(self, pasid: int) -> None:
         """Show the 512 bits of an entry of the PASID table, as a click on it does."""
         self._table.pick(f"entry:{pasid}")
+
+    def probe(
+        self,
+        device: str,
+        pasid: int | None,
+        address: int,
+        access: str = "read",
+        *,
+        privileged: bool = False,
+        caches: bool = False,
+    ) -> None:
+        """Ask the IOMMU what would happen to a request and show the walk, as the pane "Probe" does.
+
+        >>> lab = Lab(); lab.probe("dsa0", None, 0x1000); lab.message.title
+        '0x1000 leads to host-physical 0x1000'
+        """
+        self.show_picture("probe")
+        self.set(probe_device=device, probe_access=access, probe_caches="caches" if caches else "tables")
+        self.set(probe_pasid="none" if pasid is None else str(pasid), probe_privileged=privileged)
+        self.set(probe_address=f"{address:#x}")
+        self.press("probe")
+
+    def open_memory(self, address: int, vm: str = "") -> None:
+        """Show the frame around an address, and the structure there; of ``vm`` the address is guest-physical."""
+        self._memory.open(address, vm)
+        self.show_picture("memory")
+        self._stacks[1].refresh(self.machine)
 
     def pick_ioasid(self, ioasid: int) -> None:
         """Show who keeps an IOASID alive, as a click on it does."""
@@ -198,7 +234,7 @@ class Lab(w.VBox):
 
     def state(self) -> dict[str, object]:
         """What the lab shows, as plain data."""
-        menus = {name: menu for panel in self._panels for name, menu in panel.menus.items()}
+        menus = {name: menu for panel in self._controls for name, menu in panel.menus.items()}
         time = self.machine.timeline
         return {
             "step": time.now,
@@ -258,7 +294,12 @@ class Lab(w.VBox):
 
     @property
     def _buttons(self) -> dict[str, Button]:
-        return {name: button for panel in self._panels for name, button in panel.buttons.items()}
+        return {name: button for panel in self._controls for name, button in panel.buttons.items()}
+
+    @property
+    def _controls(self) -> tuple[Panel | ProbePane | MemoryPane, ...]:
+        """Whatever has buttons, menus and fields."""
+        return *self._panels, self._probe, self._memory
 
     def _noticed(self) -> None:
         """Something happened in a cell."""

@@ -11,15 +11,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pasidlab.errors import KernelError
-from pasidlab.handles import PhysicalFunction
+from pasidlab.handles import Outcome, PhysicalFunction
 from pasidlab.hardware.pcie import PASID_LIMIT
+from pasidlab.views.directory import present_entries, table_of
 from pasidlab_widgets.lab.choices import apps, bound, device_of, openable
-from pasidlab_widgets.lab.explain import fault_since, refused, refused_before
+from pasidlab_widgets.lab.explain import copy_stopped, fault_since, refused, refused_before
 from pasidlab_widgets.lab.message import Message, say
-from pasidlab_widgets.lab.words import MISTAKES
+from pasidlab_widgets.lab.mistake_words import MISTAKES
 
 if TYPE_CHECKING:
-    from pasidlab.handles import App, AssignedDevice, Outcome
+    from pasidlab.handles import App, AssignedDevice
     from pasidlab.machine import Machine
 
 __all__ = ["HOSTILE_NAME", "STAGES", "Stage", "attempt", "description", "stage_of"]
@@ -64,7 +65,10 @@ def attempt(machine: Machine, mistake: str) -> Message:
         answer = stage.call()
     except KernelError as error:
         return refused(error, lesson, refused_before(machine, start, error))
-    blocked = fault_since(machine, start, lesson)
+    if isinstance(answer, Outcome):
+        blocked = copy_stopped(machine, start, answer, lesson)
+    else:
+        blocked = fault_since(machine, start, lesson)
     return blocked or say("not-refused", "broken", answer=repr(answer))
 
 
@@ -151,12 +155,21 @@ def _unbind(machine: Machine) -> Stage | None:
 
 
 def _dma(machine: Machine) -> Stage | None:
-    for name, device in machine.accelerators.items():
-        present = set(machine.kernel.iommu.tables[device.rid].present())
-        pasid = next(number for number in range(1, PASID_LIMIT) if number not in present)
+    for name in machine.accelerators.keys():
+        pasid = _unbound_pasid(machine, name)
         facts: dict[str, object] = {"device": name, "pasid": pasid}
         return Stage(facts, partial(machine.dma, PhysicalFunction(machine, name), pasid, 0x1000))
     return None
+
+
+def _unbound_pasid(machine: Machine, device: str) -> int:
+    """The first number from 1 on under which a device has no entry."""
+    table, free = table_of(machine, device), 1
+    for pasid in present_entries(machine.memory, table.directory) if table is not None else ():
+        if pasid > free:
+            break
+        free = pasid + 1
+    return free
 
 
 def _enqcmd(machine: Machine) -> Stage | None:

@@ -18,8 +18,9 @@ from pasidlab.timeline import HOST
 from pasidlab_widgets.lab import actions, choices
 from pasidlab_widgets.lab.controls import Button, Menu, number, text
 from pasidlab_widgets.lab.message import Message
+from pasidlab_widgets.lab.mistake_words import MISTAKES
 from pasidlab_widgets.lab.mistakes import attempt, description, stage_of
-from pasidlab_widgets.lab.words import APIS, EMPTY, GROUPS, LABELS, MISTAKES, POLICIES, WHY
+from pasidlab_widgets.lab.words import APIS, EMPTY, GROUPS, LABELS, POLICIES, WHY
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine

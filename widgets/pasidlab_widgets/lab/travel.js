@@ -1,5 +1,5 @@
-// The time bar: buttons, a slider over all steps, and a banner. State: words {name: hint}, resting {name: why}, playing, floor, now, last, step,
-// slider (label), banner [class, strong, text]. To Python: {type: "move", name}, {type: "go", step}.
+// A bar to step by: buttons, a slider over all steps, and a banner. State: words {name: hint}, resting {name: why}, playing, floor, now, last, step,
+// slider (label), banner [class, strong, text]. To Python: {type: "move", name}, {type: "go", step}, {type: "motion", reduced}.
 // One wish of the slider travels at a time; while it is on its way only the newest of the later ones is kept.
 
 const SHAPES = {
@@ -66,6 +66,10 @@ export default {
       if (!timer) send();
     });
     link = connect(model, el, draw);
-    return () => { clearTimeout(timer); link.close(); };
+    const motion = globalThis.matchMedia?.("(prefers-reduced-motion: reduce)");
+    const told = () => link.send({ type: "motion", reduced: reducedMotion() });
+    motion?.addEventListener("change", told);
+    told();
+    return () => { clearTimeout(timer); motion?.removeEventListener("change", told); link.close(); };
   },
 };

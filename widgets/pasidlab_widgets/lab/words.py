@@ -1,7 +1,9 @@
 """Every word that the lab shows: labels, hints, reasons why a button rests, and what an answer means.
 
 Plain English for a newcomer; names are those of the kernel and the specifications. Templates are filled with
-``str.format``; whoever puts the result into HTML escapes it.
+``str.format``; whoever puts the result into HTML escapes it. The mistakes to make stand in
+:mod:`~pasidlab_widgets.lab.mistake_words`, what the panes of the IOMMU say in
+:mod:`~pasidlab_widgets.lab.probe_words`.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ __all__ = [
     "GROUPS",
     "LABELS",
     "MESSAGES",
-    "MISTAKES",
     "PANES",
     "POLICIES",
     "QUOTA",
@@ -41,7 +42,7 @@ PANES: Final = {
     "mapping": "Guest → host",
     "table": "PASID table",
     "flow": "Flow of the operation",
-    "entry": "PASID entry",
+    "entry": "Bit by bit",
     "holders": "Who holds what",
     "ioasids": "IOASIDs",
     "life": "Life cycle",
@@ -50,6 +51,9 @@ PANES: Final = {
     "space": "Quotas",
     "administrators": "Administrators",
     "lines": "Python lines",
+    "probe": "Probe",
+    "memory": "Memory",
+    "caches": "Caches",
 }
 
 FIELDS: Final = {
@@ -69,6 +73,14 @@ FIELDS: Final = {
     "api": "Through",
     "table-device": "Device",
     "ioasid": "IOASID",
+    "probe-device": "Device",
+    "probe-pasid": "PASID",
+    "probe-address": "Address",
+    "probe-access": "Access",
+    "probe-caches": "Answered by",
+    "probe-privileged": "privileged",
+    "memory-of": "Memory",
+    "memory-address": "Address",
 }
 
 POLICIES: Final = {
@@ -80,7 +92,7 @@ APIS: Final = {"vfio": "VFIO", "dev-ioasid": "/dev/ioasid"}
 
 BUTTONS: Final[dict[str, tuple[str, str]]] = {
     "plug": ("Plug in", "Plug in a DSA-like accelerator with 2 shared and 4 dedicated work queues."),
-    "check": ("Check", "Evaluate the twelve rules that must hold in every state."),
+    "check": ("Check", "Evaluate the rules that must hold in every state."),
     "run-next": ("Run next", "Carry out the oldest piece of waiting work."),
     "run-all": ("Run all", "Carry out waiting work until none is left."),
     "create-vm": ("Create VM", "Start a hypervisor with KVM and VFIO, and boot a guest."),
@@ -96,6 +108,9 @@ BUTTONS: Final[dict[str, tuple[str, str]]] = {
     "submit": ("Submit only", "Submit the copy and do not wait: the work stays in the queue of the device."),
     "kill": ("Kill process", "End the process; what it was bound to is unbound."),
     "mistake": ("Try it", "Make the call that is described here."),
+    "probe": ("Probe", "Ask the IOMMU what would happen to this request; nothing changes."),
+    "probe-memory": ("Open in memory", "Show the frame in which this structure lies."),
+    "memory-open": ("Open", "Show the 4 KiB frame around this address."),
     "script": ("Show as script", "All lines so far as one Python script, to copy."),
     "new-machine": (
         "New machine",
@@ -178,6 +193,12 @@ ADMINISTRATORS: Final = {
 
 EMPTY: Final = {
     "entry": "Click an entry of the PASID table to see its 512 bits, field by field.",
+    "walk": "Choose a request above and press Probe.",
+    "walk-title": "The way of a request",
+    "stop": "No structure has been read yet.",
+    "stop-title": "The structure at this stop",
+    "word": "Click a word to see the structure that it belongs to.",
+    "word-title": "The structure at this word",
     "flow": "Nothing has happened yet.",
     "lines": "No line has run yet.",
     "no-table": "Plug in an accelerator to see its PASID table.",
@@ -268,7 +289,12 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     ),
     "copy-fault": (
         "The copy stopped after {count} bytes",
-        "The completion record says {status} at address {address}. The IOMMU blocked the request.",
+        "The completion record says {status} at address {address}.",
+    ),
+    "no-page": (
+        "",
+        "The device asked the IOMMU for a translation first (ATS) and was told that there is none. It reports that by "
+        "itself; no fault is recorded.",
     ),
     "copy-lost": ("The copy never finished", "No completion record was written: the descriptor was dropped."),
     "submit": (
@@ -290,6 +316,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "not-refused": ("This was not refused", "The call returned {answer}."),
     "travel": ("Step {now} of {last}", "{who}: {what}."),
     "start": ("Step {now} of {last}", "The machine has just booted."),
+    "probe": ("{title}", "This was a question, and changes nothing. The walk is shown in the pane 'Probe'."),
     "cell": ("Your cell changed the machine", "The pictures show its last operation."),
 }
 
@@ -310,89 +337,3 @@ ERRNO: Final = {
 }
 
 FAULT: Final = "The device got no data and memory is unchanged: a fault is how the IOMMU keeps a wrong DMA out."
-
-MISTAKES: Final[dict[str, tuple[str, str, str, str]]] = {
-    # key: (name in the menu, what will be tried, what it needs, what the answer teaches)
-    "quota-vm": (
-        "Bind beyond the quota of a VM",
-        "Bind one more process in a VM whose quota is used up.",
-        "Needs a VM whose quota is used up, with a device and an unbound process: create one with quota 1, bind one "
-        "process, start another.",
-        "Whoever is at the limit gets no more; whether it is a promise, too, depends on the administrator's policy.",
-    ),
-    "quota-system": (
-        "Ask for more PASIDs than there are",
-        "Create a VM with a quota of 2^20 PASIDs.",
-        "Needs a policy that sets PASIDs aside: a limit of a process is no promise, and can be any number.",
-        "What is promised to all together fits into the 20 bits of a PASID; the host holds some of them already.",
-    ),
-    "unknown": (
-        "Bind an unknown PASID",
-        "Let a hypervisor bind host PASID {pasid}, which nobody has allocated.",
-        "Needs a VM with a device and a process.",
-        "VFIO only binds what it has allocated: a number alone is worth nothing.",
-    ),
-    "unknown-free": (
-        "Free an unknown PASID",
-        "Let a guest give back PASID {pasid}, which it was never given.",
-        "Needs a VM.",
-        "The guest's virtual command is answered with 'invalid PASID'. Nothing is freed.",
-    ),
-    "foreign": (
-        "Bind the PASID of another VM",
-        "Let the hypervisor of {vm} bind host PASID {pasid}, which belongs to {other}.",
-        "Needs two VMs: one with a bound process, another with a device and a process.",
-        "The IOASID core knows the owner of every number. Without this check one VM could put its page table under "
-        "another's PASID.",
-    ),
-    "double-bind": (
-        "Bind twice",
-        "Bind {process} to {device} again.",
-        "Needs a bound process.",
-        "One open of a queue by a process is all there is; the first bind stays as it is.",
-    ),
-    "unbind": (
-        "Unbind what is not bound",
-        "Unbind {process} from {device}, to which it is not bound.",
-        "Needs an unbound process and a device that it could open.",
-        "Binds and unbinds come in pairs; an unbind too many must not take somebody else's binding away.",
-    ),
-    "dma": (
-        "DMA with an unbound PASID",
-        "Let {device} send a read with PASID {pasid}, for which there is no PASID entry.",
-        "Needs an accelerator.",
-        "The walk ends at the PASID entry, which is not present.",
-    ),
-    "enqcmd": (
-        "ENQCMD without a valid IA32_PASID",
-        "Let {process} submit work to {device} although it is bound to nothing.",
-        "Needs an unbound process and a device with a shared queue that it could open.",
-        "ENQCMD takes the PASID from the IA32_PASID register, never from the program. Its valid bit is 0, so the CPU "
-        "raises #GP and nothing leaves the core.",
-    ),
-    "page": (
-        "Copy to an address that is not mapped",
-        "Let {process} copy to address {address}, which it never mapped.",
-        "Needs a bound process.",
-        "The PASID is right, but the page table of the process ends on the way. The device may only go where the "
-        "process may.",
-    ),
-    "name-empty": (
-        "A VM without a name",
-        "Create a VM whose name is empty.",
-        "",
-        "A name is how everybody finds a VM.",
-    ),
-    "name-taken": (
-        "A VM name that is taken",
-        "Create a second VM named {vm}.",
-        "Needs a VM.",
-        "Two VMs of one name could not be told apart.",
-    ),
-    "name-hostile": (
-        "A VM name with quotes and <script>",
-        "Create a VM named {name}.",
-        "",
-        "It is text and stays text: it is refused, shown, and nothing in it runs.",
-    ),
-}

@@ -1,5 +1,5 @@
 // A table: rows are recognised by key, a cell whose text changes flashes, a new row fades in.
-// State: title, columns [[key, title, mono, wrap]], order [key], rows {key: [state, [cells], [changed column keys]]}, empty, selected (key), height.
+// State: title, columns [[key, title, mono, wrap]], order [key], rows {key: [state, [cells], [changed column keys]]}, empty, flash, selected (key), height.
 
 export default {
   render({ model, el }) {
@@ -35,7 +35,7 @@ export default {
     const makeRow = (key, state) => {
       const tr = document.createElement("tr");
       tr.dataset.key = key;
-      if (!first) tr.classList.add("is-new");
+      if (!first && state.flash) tr.classList.add("is-new");
       for (const [name, , mono, wrap] of state.columns) {
         const td = tr.insertCell();
         if (mono) td.classList.add("num");
@@ -62,7 +62,7 @@ export default {
           td.classList.toggle("is-changed", changed.includes(state.columns[i][0]));
           if (td.textContent === text) return;
           write(td, text);
-          if (!fresh && !reducedMotion()) td.animate([{ backgroundColor: "var(--pl-flash)" }, { backgroundColor: "transparent" }], 900);
+          if (!fresh && state.flash && !reducedMotion()) td.animate([{ backgroundColor: "var(--pl-flash)" }, { backgroundColor: "transparent" }], 900);
         });
         if (row.tr === at) at = at.nextSibling; else body.insertBefore(row.tr, at);
       }
@@ -81,6 +81,8 @@ export default {
       if (names.has("columns")) heads(state);
       if (names.has("columns") || names.has("rows") || names.has("order")) drawRows(state);
       for (const [key, row] of rows) row.tr.setAttribute("aria-selected", key === state.selected);
+      const chosen = names.has("selected") && rows.get(state.selected)?.tr;
+      if (chosen) reveal(box, chosen.offsetTop, chosen.offsetTop + chosen.offsetHeight, head.offsetHeight);
     };
     const pick = (tr) => { if (tr?.dataset.key) link.send({ type: "pick", key: tr.dataset.key, kind: "row" }); };
     const key = (event) => {

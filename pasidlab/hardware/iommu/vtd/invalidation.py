@@ -1,7 +1,12 @@
 """Invalidation descriptors as the unit understands them: from words in the queue to a typed descriptor, or to an error.
 
-Models the decoder behind the invalidation queue (IQH, IQT, IQA). Follows Linux 6.1 ``dmar.c`` and intel/qemu-dcp. An
-unknown type or a reserved bit stops the queue. UNVERIFIED: the numbers of the errors (IQEI).
+Models the decoder behind the invalidation queue (IQH, IQT, IQA). Follows Linux 6.1 ``dmar.c``, intel/qemu-dcp and the
+specification's section 6.5.2 (revision 5.10). An unknown type or a reserved bit stops the queue; so does what the unit
+lacks: device-TLB descriptors without ECAP.DT, PFSID without ECAP.DIT, page-request drain without ECAP.PDS, pages of a
+domain without CAP.PSI. The error numbers (IQEI) are those of section 11.4.9.9.
+
+The specification wants 256-bit descriptors in scalable mode; the facts (and this unit) take 128-bit ones too, except
+those that need the room.
 """
 
 from __future__ import annotations
@@ -10,34 +15,43 @@ from enum import IntEnum, unique
 from typing import NamedTuple
 
 from pasidlab.hardware.bits import Layout
+from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.layouts.vtd_queue import (
     DESCRIPTORS,
     QI_CONTEXT_CACHE,
+    QI_DEV_TLB,
     QI_IOTLB,
     QI_PAGE_GROUP_RESP,
     QI_PASID_CACHE,
+    QI_PASID_DEV_TLB,
     QI_PIOTLB,
+    QI_WAIT,
 )
 from pasidlab.hardware.pcie import format_rid
 
 __all__ = ["Descriptor", "QueueError", "decode_descriptor"]
 
 _BY_TYPE = {code: (layout, name) for code, layout, name in DESCRIPTORS}
+_SOME_PAGES = 3
 _RID_FIELDS = frozenset({"SID", "RID"})
 _HIDDEN = frozenset({"TYPE", "TYPE_HI", "G", "MIP", "PFSID_LO", "PFSID_HI", "DW", "DR", "IH"})
 
 
 @unique
 class QueueError(IntEnum):
-    """Why the invalidation queue stopped: the value of IQERR.IQEI (UNVERIFIED)."""
+    """Why the invalidation queue stopped: the value of IQERR.IQEI."""
 
     UNKNOWN = 0
+    """No information; older units say nothing else."""
     INVALID_TAIL = 1
     CANNOT_READ = 2
     INVALID_TYPE = 3
     RESERVED_BITS = 4
     INVALID_WIDTH = 5
+    """IQA.DW asks for descriptors that the unit does not take in this mode."""
     TAIL_NOT_ALIGNED = 6
+    INVALID_MODE = 7
+    """RTADDR.TTM is invalid; not raised here."""
 
 
 class Descriptor(NamedTuple):
@@ -90,7 +104,10 @@ _SCOPES = {
 _WITH_SCOPE = frozenset(name for name, _ in _SCOPES)
 
 
-def decode_descriptor(words: tuple[int, ...]) -> Descriptor | QueueError:
+_NOTHING_LACKING = VtdIdentity()
+
+
+def decode_descriptor(words: tuple[int, ...], identity: VtdIdentity = _NOTHING_LACKING) -> Descriptor | QueueError:
     """The descriptor in ``words`` (two in a 128-bit queue, four in a 256-bit one), or why there is none.
 
     >>> decode_descriptor((0xF, 0))
@@ -102,11 +119,23 @@ def decode_descriptor(words: tuple[int, ...]) -> Descriptor | QueueError:
         return QueueError.INVALID_TYPE
     layout, name = known
     if layout is QI_PAGE_GROUP_RESP and len(words) == 2:
-        return QueueError.INVALID_WIDTH
+        return QueueError.INVALID_TYPE
+    if layout in {QI_DEV_TLB, QI_PASID_DEV_TLB} and not identity.dt:
+        return QueueError.INVALID_TYPE
     own = words[: layout.word_count]
-    if layout.reserved(own) or any(words[layout.word_count :]):
-        return QueueError.RESERVED_BITS
     descriptor = Descriptor(code, name, layout, own)
-    if layout.name in _WITH_SCOPE and (layout.name, descriptor.field("G")) not in _SCOPES:
+    if layout.reserved(own) or any(words[layout.word_count :]) or not _fits(descriptor, identity):
         return QueueError.RESERVED_BITS
     return descriptor
+
+
+def _fits(descriptor: Descriptor, identity: VtdIdentity) -> bool:
+    """Whether granularity and optional fields are such that this unit knows them."""
+    layout, fields = descriptor.layout, descriptor.fields()
+    if layout.name in _WITH_SCOPE and (layout.name, fields["G"]) not in _SCOPES:
+        return False
+    if layout in (QI_IOTLB, QI_PIOTLB) and fields["G"] == _SOME_PAGES:
+        return fields["AM"] <= identity.mamv and (identity.psi or layout is QI_PIOTLB)
+    if layout is QI_WAIT:
+        return identity.pds or not fields["PD"]
+    return identity.dit or not (fields.get("PFSID_LO") or fields.get("PFSID_HI"))

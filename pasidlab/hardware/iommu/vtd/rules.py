@@ -5,9 +5,15 @@ uses; it depends on the host address width, on the page sizes and on the revisio
 structures, the reserved masks of QEMU's intel_iommu_internal.h (bits 11 and 62 of second-level entries) and Linux
 6.1.
 
-UNVERIFIED choices, taken because no source decides: SSADE without ECAP.SSADS and RID_PRIV without ECAP.RPRIVS are
-ignored, not reserved; the first level of a nested walk has no reserved address bits, because an address beyond MGAW
-has its own codes (0x74 for tables, 0x84 for the page).
+Two fields of a PASID entry are reserved when the unit lacks what they switch on: SRE without ECAP.SRS (Linux commit
+7fc961cf7ffc, made after a real unit had answered 0x5a) and PGSNP without ECAP.SC (Linux, April 2022, quoting the
+specification). SNP in second-level leaves needs ECAP.SC, TM needs ECAP.DT.
+
+UNVERIFIED choices: every other field without its capability is ignored (SSADE without SSADS, EAFE without EAFS,
+RID_PRIV without RPRIVS, DTE, PASIDE, PRE) or accepted (memory types without MTS). Revision 5.10 of the specification
+reserves them, but Linux sets RID_PRIV and AW on units that lack their capabilities, and those work. The first level of
+a nested walk has no reserved address bits, because an address beyond MGAW has its own codes (0x74 for tables, 0x84 for
+the page).
 """
 
 from __future__ import annotations
@@ -30,6 +36,8 @@ PT_SHIFT: Final = (0, 12, 21, 30, 39, 48)
 _ALL: Final = (1 << 64) - 1
 _PS: Final = 1 << 7
 _GONE_IN_4_1: Final = ("SLEE", "ERE", "CD", "EMTE", "EMT", "PWT", "PCD", "PAT")
+_SWITCHED_ON_BY: Final = (("SRE", "srs"), ("PGSNP", "sc"))
+"""Fields of a PASID entry, and the capability without which they are reserved."""
 
 
 def is_interrupt_address(address: int) -> bool:
@@ -94,6 +102,9 @@ class VtdRules:
         entry = PASID_ENTRY.reserved_mask
         if self.identity.revision is Revision.V4_1:
             for name in _GONE_IN_4_1:
+                entry |= PASID_ENTRY[name].mask
+        for name, capability in _SWITCHED_ON_BY:
+            if not getattr(self.identity, capability):
                 entry |= PASID_ENTRY[name].mask
         self.entry = _mask_words(PASID_ENTRY, entry)
 

@@ -2,8 +2,8 @@
 
 Models VCCAP, VCMD and VCRSP as an emulated unit offers them. Two layouts exist. The older one (intel/qemu-dcp, Linux
 before commit 4d99efb229e6) has VCCAP at 0xe00; specification revision 3.3 moved the registers, the operand and the
-status codes. Guest and hypervisor must agree on one. Left out: operand B of revision 3.3 (0xe08), which no PASID
-command uses.
+status codes, and added operand B (0xe08), which keeps what is stored there and which no PASID command uses. Guest and
+hypervisor must agree on one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ VCMD_FREE = 2
 
 
 class VirtualCommandInterface(NamedTuple):
-    """Where the registers lie, how command and response are laid out, and what the status codes are."""
+    """Where the registers lie, how command and response are laid out, and what the status codes are.
+
+    ``operand_b`` is ``None`` in the layout that does not have it.
+    """
 
     name: str
     vccap: int
@@ -33,6 +36,12 @@ class VirtualCommandInterface(NamedTuple):
     success: int
     undefined: int
     no_pasid: int
+    operand_b: int | None = None
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The first offset of the registers, and the first behind them."""
+        return min(self.vccap, self.vcmd), max(self.vccap, self.vcmd, self.vcrsp) + 8
 
     def request(self, command: int, pasid: int = 0) -> int:
         """The word to write to VCMD.
@@ -54,5 +63,5 @@ class VirtualCommandInterface(NamedTuple):
 VCMD_AT_E10 = VirtualCommandInterface("legacy", 0xE00, 0xE10, 0xE20, VCMD_LEGACY, VCRSP_LEGACY, 0, 1, 2)
 """The older layout: VCMD at 0xe10."""
 
-VCMD_AT_E00 = VirtualCommandInterface("rev33", 0xE30, 0xE00, 0xE10, VCMD_REV33, VCRSP_REV33, 0, 1, 16)
+VCMD_AT_E00 = VirtualCommandInterface("rev33", 0xE30, 0xE00, 0xE10, VCMD_REV33, VCRSP_REV33, 0, 1, 16, 0xE08)
 """The layout from revision 3.3 on: VCMD at 0xe00. Its code for an undefined command is UNVERIFIED."""

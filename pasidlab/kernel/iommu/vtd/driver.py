@@ -9,7 +9,8 @@ the difference: caching mode (CM=1) means that every change must be followed by 
 to present
 - in a guest that is what the hypervisor traps; virtual commands (VCS=1) mean that PASIDs come from the host.
 
-Not modelled: device TLBs (DTE=0), page requests (PRE=0), several units.
+Devices that can translate for themselves and ask for pages are allowed to (DTE, PRE); whatever flushes the IOTLB then
+flushes the device's TLB as well. Not modelled: several units.
 """
 
 from __future__ import annotations
@@ -19,33 +20,42 @@ from typing import TYPE_CHECKING, Final
 from pasidlab.errors import KernelError
 from pasidlab.hardware.iommu.vtd import register_file as reg
 from pasidlab.hardware.layouts.vtd import CAP_REG, CONTEXT_ENTRY, ECAP_REG, ROOT_ENTRY, RTADDR_REG, VCCAP_REG
-from pasidlab.hardware.pcie import PASID_LIMIT, format_rid
+from pasidlab.hardware.memory import PAGE_SIZE
+from pasidlab.hardware.pcie import format_rid
 from pasidlab.kernel.bitmap import Bitmap
 from pasidlab.kernel.ioasid.core import IoasidRefused
 from pasidlab.kernel.iommu.vtd import entries
-from pasidlab.kernel.iommu.vtd.domain import Domain
+from pasidlab.kernel.iommu.vtd.capabilities import Capabilities
+from pasidlab.kernel.iommu.vtd.device import DeviceInfo, disable_translation, enable_capabilities
+from pasidlab.kernel.iommu.vtd.domain import Domain, refuse_attach
+from pasidlab.kernel.iommu.vtd.page_requests import PageRequests
 from pasidlab.kernel.iommu.vtd.pasid_table import PasidTable
 from pasidlab.kernel.iommu.vtd.queue import InvalidationQueue
+from pasidlab.kernel.iommu.vtd.teardown import Teardown
 from pasidlab.kernel.iommu.vtd.vcmd import INTERFACE, VirtualCommandAllocator
+from pasidlab.kernel.pci import PciFunction
 from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import Actor, Table, Verb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pasidlab.kernel.ioasid.core import IoasidCore
     from pasidlab.kernel.ioasid.sets import IoasidSet
     from pasidlab.kernel.pages import PageAllocator
     from pasidlab.kernel.platform import Platform
 
-__all__ = ["PASID_MAX", "PASID_MIN", "PASID_RID2PASID", "VtdDriver"]
+__all__ = ["PASID_MIN", "PASID_RID2PASID", "VtdDriver"]
 
 PASID_RID2PASID: Final = 0
 """The PASID that stands for requests without one."""
 PASID_MIN: Final = 1
-PASID_MAX: Final = PASID_LIMIT
 _SCALABLE: Final = 1
-_SUPPORT: Final = {"SRE": "SRS", "EAFE": "EAFS"}
-"""Fields of a PASID entry that need a capability, and the capability."""
+_NEEDED: Final = {"SMTS": "scalable mode", "QI": "queued invalidation", "PASID": "PASIDs", "PT": "pass-through"}
+"""Capabilities without which this driver does not take a unit into use."""
 _DIDS: Final = 1 << 16
+_LARGEST_PIECE: Final = 36
+"""2^36 pages are all that a 48-bit address space has."""
 
 
 class VtdDriver(Actor):
@@ -66,19 +76,22 @@ class VtdDriver(Actor):
             self._dids.take(reserved)
         self._capabilities = (self._mmio.read(IOMMU_BASE + reg.CAP),)
         self._extended = (self._mmio.read(IOMMU_BASE + reg.ECAP),)
+        self.unit = Capabilities.read(self._capabilities[0], self._extended[0], la57=platform.cpu.la57)
         self.caching_mode = bool(CAP_REG["CM"].get(self._capabilities))
-        self.snoop = bool(ECAP_REG["SMPWCS"].get(self._extended))
-        self.nesting = bool(ECAP_REG["NEST"].get(self._extended))
-        self.lacks = frozenset(flag for flag, field in _SUPPORT.items() if not ECAP_REG[field].get(self._extended))
         self._supervisor = bool(ECAP_REG["SRS"].get(self._extended))
+        self._largest_mask = CAP_REG["MAMV"].get(self._capabilities)
         self._root = pages.alloc()
+        self.devices = Table[int, DeviceInfo](self.timeline, f"{self.path}.devices")
         self.queue = InvalidationQueue(platform, pages, f"{self.path}.queue")
+        self.page_requests = PageRequests(self, platform, pages)
+        self.teardown = Teardown(self.timeline, self)
         self._switch_on()
         self._adopt_virtual_commands(platform)
 
     def _switch_on(self) -> None:
-        if not ECAP_REG["SMTS"].get(self._extended):
-            raise KernelError("ENODEV", "the IOMMU must support scalable mode for PASIDs")
+        missing = [words for field, words in _NEEDED.items() if not ECAP_REG[field].get(self._extended)]
+        if missing:
+            raise KernelError("ENODEV", f"the IOMMU must support {', '.join(missing)}")
         event = self.emit(Verb.BOOT, "VT-d in scalable mode", after=f"root table at {self._root:#x}")
         with self.timeline.because(event):
             self._mmio.write(IOMMU_BASE + reg.RTADDR, RTADDR_REG.encode(TTM=_SCALABLE, RTA=self._root)[0])
@@ -108,20 +121,63 @@ class VtdDriver(Actor):
             raise KernelError("EEXIST", f"device {format_rid(rid)} is known already")
         table = PasidTable(self.timeline, f"{self.path}.table[{format_rid(rid)}]", self.pages)
         self.tables[rid] = table
-        slot = self._context_slot(rid)
-        self.memory.store_words(slot + 8, table.context_entry()[1:])
-        self.memory.store(slot, table.context_entry()[0])
+        device = enable_capabilities(self.function(rid), self._extended)
+        self.devices[rid] = device
+        slot, words = self._context_slot(rid), table.context_entry(ats=device.ats, pri=device.pri)
+        self.memory.store_words(slot + 8, words[1:])
+        self.memory.store(slot, words[0])
         if self.caching_mode:
             self.queue.submit(self.queue.context_cache(rid))
         self._pass_through(rid)
         return table
 
     def remove_device(self, rid: int) -> None:
-        """Take the context entry and the PASID table away."""
+        """Take the context entry and the PASID table away: P first, then the caches forget, then the rest."""
         self.clear_entry(rid, PASID_RID2PASID)
-        self.memory.store_words(self._context_slot(rid), (0,) * CONTEXT_ENTRY.word_count)
-        self.queue.submit(self.queue.context_cache(rid))
+        slot = self._context_slot(rid)
+        self.memory.store(slot, self.memory.load(slot) & ~1)
+        self.queue.submit(self.queue.context_cache(rid), self.queue.everything()[1], *self.device_flush(rid))
+        self.memory.store_words(slot, (0,) * CONTEXT_ENTRY.word_count)
+        disable_translation(self.function(rid), self.devices.pop(rid))
         self.tables.pop(rid).destroy()
+
+    def function(self, rid: int) -> PciFunction:
+        """The PCI function behind a requester ID."""
+        return PciFunction(self._mmio, rid)
+
+    def device_flush(self, rid: int, pasid: int = PASID_RID2PASID) -> list[tuple[int, ...]]:
+        """The descriptors that empty a device's TLB for a PASID: none if it has no TLB, or the hypervisor does it."""
+        device = self.devices.get(rid)
+        if device is None or not device.ats or self.caching_mode:
+            return []
+        if pasid == PASID_RID2PASID:
+            return [self.queue.device_tlb(rid)]
+        return [self.queue.pasid_device_tlb(rid, pasid, depth=device.queue_depth)]
+
+    def flush_pages(self, did: int, pasid: int, rids: Iterable[int], pages: tuple[int, int]) -> None:
+        """Forget some ``pages`` (start, number) of a PASID on these devices: naturally aligned pieces of 2^n pages.
+
+        A piece that the unit cannot name (CAP.MAMV) is everything there; one that no device can name is everything.
+        """
+        start, count = pages
+        order = (count - 1).bit_length()
+        if order > _LARGEST_PIECE:
+            everywhere = [descriptor for rid in rids for descriptor in self.device_flush(rid, pasid)]
+            self.queue.submit(self.queue.pasid_iotlb(did, pasid), *everywhere)
+            return
+        size = PAGE_SIZE << order
+        wanted: list[tuple[int, ...]] = []
+        for at in range(start & -size, start + count * PAGE_SIZE, size):
+            if order > self._largest_mask:
+                wanted.append(self.queue.pasid_iotlb(did, pasid))
+            else:
+                wanted.append(self.queue.pasid_pages(did, pasid, at, order))
+            wanted += [
+                self.queue.pasid_device_tlb(rid, pasid, at, order, self.devices[rid].queue_depth)
+                for rid in rids
+                if self.device_flush(rid, pasid)
+            ]
+        self.queue.submit(*wanted)
 
     def _context_slot(self, rid: int) -> int:
         """The address of the context entry of ``rid``; the context table is made when missing."""
@@ -154,9 +210,10 @@ class VtdDriver(Actor):
                 self.queue.submit(self.queue.pasid_cache(did, pasid), self.queue.pasid_iotlb(did, pasid))
 
     def clear_entry(self, rid: int, pasid: int, *, fault_disable: bool = False) -> None:
-        """Tear a PASID entry down: P first, then the invalidations, only then the rest."""
-        table = self.table_of(rid)
-        words = table.read(pasid)
+        """Tear a PASID entry down (see :mod:`teardown`); one that is not present stays as it is."""
+        words = self.table_of(rid).read(pasid)
+        if not words[0] & 1:
+            return
         event = self.emit(
             Verb.CLEAR_ENTRY,
             f"PASID {pasid} of {format_rid(rid)}",
@@ -167,20 +224,17 @@ class VtdDriver(Actor):
             refs=self.core.refs(pasid),
         )
         with self.timeline.because(event):
-            table.clear_present(pasid)
-            did = entries.did_of(words)
-            by_domain = entries.translates_by_domain(words)
-            flush = self.queue.domain_iotlb(did) if by_domain else self.queue.pasid_iotlb(did, pasid)
-            self.queue.submit(self.queue.pasid_cache(did, pasid), flush)
-            table.zero(pasid, fault_disable=fault_disable)
+            self.teardown.run(rid, pasid, fault_disable=fault_disable)
+        if (rid, pasid) in self.page_requests.sinks:
+            del self.page_requests.sinks[rid, pasid]
 
     def _pass_through(self, rid: int) -> None:
-        words = entries.pass_through(snoop=self.snoop, supervisor=self._supervisor)
+        words = entries.pass_through(self.unit, supervisor=self._supervisor)
         self.set_entry(rid, PASID_RID2PASID, words, "pass-through for requests without PASID")
 
     def _second_level(self, domain: Domain, pasid: int) -> tuple[int, ...]:
         supervisor = self._supervisor and pasid != PASID_RID2PASID
-        return entries.second_level(domain, snoop=self.snoop, supervisor=supervisor)
+        return entries.second_level(domain, self.unit, supervisor=supervisor)
 
     # --- domains ----------------------------------------------------------------------------------------------------
 
@@ -203,9 +257,14 @@ class VtdDriver(Actor):
         domain.destroy()
 
     def attach_domain(self, domain: Domain, rid: int) -> None:
-        """Make a domain a device's own: its requests without PASID now reach the domain."""
+        """Make a domain a device's own: its requests without PASID now reach the domain.
+
+        ``-EPERM`` while the device serves domains in the auxiliary manner.
+        """
+        refuse_attach(self.domains.values(), rid, aux=False)
+        words = self._second_level(domain, PASID_RID2PASID)
         self.clear_entry(rid, PASID_RID2PASID)
-        self.set_entry(rid, PASID_RID2PASID, self._second_level(domain, PASID_RID2PASID), f"memory of {domain.name}")
+        self.set_entry(rid, PASID_RID2PASID, words, f"memory of {domain.name}")
         domain.rids[rid] = True
         self.emit(Verb.ATTACH, f"domain of {domain.name} to {format_rid(rid)}", rid=rid)
 
@@ -219,12 +278,15 @@ class VtdDriver(Actor):
     def attach_aux(self, domain: Domain, rid: int, host_set: IoasidSet) -> int:
         """Attach a domain beside a device's own one; returns its default PASID.
 
-        The default PASID is allocated once a domain, from the host's set; ``-ENODEV`` when there is none.
+        The default PASID is allocated once a domain, from the host's set; ``-ENODEV`` when there is none. ``-EPERM``
+        while the device serves a domain as a whole.
         """
         self.table_of(rid)
+        refuse_attach(self.domains.values(), rid, aux=True)
         if domain.default_pasid is None:
+            highest = (1 << self.devices[rid].pasid_bits) - 1
             try:
-                domain.default_pasid = self.core.alloc(host_set, PASID_MIN, PASID_MAX - 1, f"aux-domain:{domain.name}")
+                domain.default_pasid = self.core.alloc(host_set, PASID_MIN, highest, f"aux-domain:{domain.name}")
             except IoasidRefused as refusal:
                 raise KernelError("ENODEV", f"no default PASID for {domain.name}: {refusal}") from None
         pasid = domain.default_pasid

@@ -1,6 +1,6 @@
-"""The four kinds of PASID entry that the driver writes.
+"""The kinds of PASID entry that the driver writes, but for the nested one (:mod:`.nested`), and what entries say.
 
-Models ``intel_pasid_setup_{first_level,second_level,nested,pass_through}`` of ``drivers/iommu/intel/pasid.c``. All
+Models ``intel_pasid_setup_{first_level,second_level,pass_through}`` of ``drivers/iommu/intel/pasid.c``. All
 first-level and pass-through entries of a machine carry one fixed domain id (FLPT_DEFAULT_DID): it is the PASID that
 separates processes.
 """
@@ -11,87 +11,79 @@ from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
-from pasidlab.kernel.iommu.uapi import VTD_FLAGS, GuestPasidBind
 from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
 
 if TYPE_CHECKING:
+    from pasidlab.kernel.iommu.vtd.capabilities import Capabilities
     from pasidlab.kernel.iommu.vtd.domain import Domain
 
 __all__ = [
     "FLPT_DEFAULT_DID",
     "did_of",
     "first_level",
+    "is_present",
     "meaning_of",
-    "nested",
     "pass_through",
     "second_level",
     "translates_by_domain",
 ]
 
 FLPT_DEFAULT_DID: Final = 1
-_AW_48: Final = 2
-_PROGRAMMABLE: Final = ("SRE", "WPE", "EAFE")
+_LEVELS_OF_NO_AW: Final = 2
 
 
-def first_level(root: int, *, snoop: bool) -> tuple[int, ...]:
+def first_level(root: int, unit: Capabilities) -> tuple[int, ...]:
     """Translate with a process's page table: native SVA, and what a guest writes for its own process.
 
-    NXE is set as Linux 6.1 does (later specifications deprecate the bit).
+    NXE is set as Linux 6.1 does (later specifications deprecate the bit). ``-EINVAL``: the unit has no first level.
     """
+    if not unit.first_level:
+        raise KernelError("EINVAL", "the IOMMU must support first-level translation")
     return PASID_ENTRY.encode(
-        P=1, PGTT=PGTT.FIRST, AW=_AW_48, FLPTPTR=root, DID=FLPT_DEFAULT_DID, NXE=1, PWSNP=int(snoop)
+        P=1, PGTT=PGTT.FIRST, AW=_aw(unit), FLPTPTR=root, DID=FLPT_DEFAULT_DID, NXE=1, PWSNP=int(unit.snoop)
     )
 
 
-def second_level(domain: Domain, *, snoop: bool, supervisor: bool) -> tuple[int, ...]:
+def second_level(domain: Domain, unit: Capabilities, *, supervisor: bool) -> tuple[int, ...]:
     """Translate guest-physical to host-physical: a default PASID, or a device's requests without PASID.
 
     ``supervisor`` lets privileged requests pass (SRE): the addresses are guest-physical, so there is no user to
-    protect.
+    protect. ``-EINVAL``: the unit has no second level, or the domain's table does not fit into it.
     """
+    table = domain.fit(unit.second_levels) if unit.second_level else None
+    if table is None:
+        raise KernelError("EINVAL", f"the IOMMU must support a second level that the table of {domain.name} fits into")
     return PASID_ENTRY.encode(
         P=1,
         PGTT=PGTT.SECOND,
-        AW=_AW_48,
-        SLPTPTR=domain.table.root,
+        AW=table.levels - _LEVELS_OF_NO_AW,
+        SLPTPTR=table.root,
         DID=domain.did,
         SRE=int(supervisor),
-        PWSNP=int(snoop),
+        PWSNP=int(unit.snoop),
     )
 
 
-def pass_through(*, snoop: bool, supervisor: bool) -> tuple[int, ...]:
+def pass_through(unit: Capabilities, *, supervisor: bool) -> tuple[int, ...]:
     """Do not translate: requests without PASID of a device that its own kernel drives."""
     return PASID_ENTRY.encode(
         P=1,
         PGTT=PGTT.PASS_THROUGH,
-        AW=_AW_48,
+        AW=_aw(unit),
         DID=FLPT_DEFAULT_DID,
         SRE=int(supervisor),
-        PWSNP=int(snoop),
+        PWSNP=int(unit.snoop),
     )
 
 
-def nested(data: GuestPasidBind, domain: Domain, *, snoop: bool, lacks: frozenset[str]) -> tuple[int, ...]:
-    """The guest's page table over the VM's domain. ``-EINVAL`` for what a nested entry cannot, or a unit ``lacks``."""
-    if data.addr_width != 48:
-        raise KernelError("EINVAL", f"the guest page table must be 4-level (48 bits), not {data.addr_width} bits wide")
-    if data.gpgd & 0xFFF or data.gpgd >> 48:
-        raise KernelError("EINVAL", f"the guest page-table root must be a page below 2^48, not {data.gpgd:#x}")
-    asked = {name: int(bool(data.vtd_flags & bit)) for name, bit in VTD_FLAGS.items()}
-    refused = [name for name, on in asked.items() if on and (name in lacks or name not in _PROGRAMMABLE)]
-    if refused:
-        raise KernelError("EINVAL", f"a nested entry of this unit must not ask for {', '.join(refused)}")
-    return PASID_ENTRY.encode(
-        P=1,
-        PGTT=PGTT.NESTED,
-        AW=_AW_48,
-        FLPTPTR=data.gpgd,
-        SLPTPTR=domain.table.root,
-        DID=domain.did,
-        PWSNP=int(snoop),
-        **{name: asked[name] for name in _PROGRAMMABLE},
-    )
+def _aw(unit: Capabilities) -> int:
+    """The unit's widest second level, which Linux programs even where none is used (at least AW=1)."""
+    return max(unit.second_levels - _LEVELS_OF_NO_AW, 1)
+
+
+def is_present(words: tuple[int, ...]) -> bool:
+    """Whether an entry is in use."""
+    return bool(PASID_ENTRY["P"].get(words))
 
 
 def did_of(words: tuple[int, ...]) -> int:

@@ -44,9 +44,11 @@ class PasidTable(Part, state=("directory",)):
         self._pages = pages
         self.directory = pages.alloc_run(_DIRECTORY_PAGES)
 
-    def context_entry(self) -> tuple[int, ...]:
-        """The context entry that puts this table in front of a device."""
-        return CONTEXT_ENTRY.encode(P=1, PASIDE=1, PDTS=PDTS_FULL, PASIDDIRPTR=self.directory)
+    def context_entry(self, *, ats: bool, pri: bool) -> tuple[int, ...]:
+        """The context entry that puts this table in front of a device, which may translate and ask for pages."""
+        return CONTEXT_ENTRY.encode(
+            P=1, DTE=int(ats), PASIDE=1, PRE=int(pri), PDTS=PDTS_FULL, PASIDDIRPTR=self.directory
+        )
 
     def address(self, pasid: int, *, build: bool = False) -> int | None:
         """Where the entry of ``pasid`` lies; without ``build``, ``None`` if its leaf table does not exist."""

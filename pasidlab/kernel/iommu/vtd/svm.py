@@ -6,6 +6,10 @@ clear the entry, detach the SPID (they are told), detach the data, drop the refe
 leaves nothing behind.
 
 One binding record a PASID; only its first device takes the reference and notifies, only its last one undoes that.
+Users are counted on devices with auxiliary domains only: there several interfaces of one parent share its table.
+
+A bind with HPASID_DEF is for the domain's default PASID, whose second-level entry it replaces by a nested one. Nobody
+is told (there is no SPID), and unbind leaves no entry: the second-level one does not come back (a reading of the code).
 
 FREE of a bound PASID (a guest that forgot to unbind) is handled later, by work on the core's ordered queue: handlers
 are atomic and must not wait for hardware. UNBIND is sent in process context: what its handlers queued (a mediated
@@ -18,13 +22,20 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import KernelError
-from pasidlab.hardware.pcie import PASID_LIMIT, format_rid
+from pasidlab.hardware.pcie import format_rid
 from pasidlab.kernel.ioasid.notifier import IoasidEvent, Payload, Priority
-from pasidlab.kernel.iommu.uapi import FORMAT_VTD, VTD_FLAGS, GuestPasidBind
+from pasidlab.kernel.iommu.checks import refuse
+from pasidlab.kernel.iommu.uapi import HPASID_DEF, GuestPasidBind
 from pasidlab.kernel.iommu.vtd import entries
+from pasidlab.kernel.iommu.vtd.device import enable_pasid
+from pasidlab.kernel.iommu.vtd.guest_bind import DEVICE_CHECKS, PASID_CHECKS, GuestBind
+from pasidlab.kernel.iommu.vtd.nested import NestedEntry
+from pasidlab.kernel.pci import PciFunction
 from pasidlab.timeline import Actor, Part, Table, Verb
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pasidlab.kernel.ioasid.sets import IoasidSet
     from pasidlab.kernel.iommu.vtd.domain import Domain
     from pasidlab.kernel.iommu.vtd.driver import VtdDriver
@@ -64,10 +75,10 @@ class Svm(Actor):
         binding = self._binding(pasid)
         if binding is not None and rid in binding.devices:
             raise KernelError("EBUSY", f"PASID {pasid} is already bound on {format_rid(rid)}")
-        words = entries.first_level(mm.root, snoop=self.driver.snoop)
+        words = entries.first_level(mm.root, self.driver.unit)
         meaning = "first-level: a process's page table"
         if binding is None:
-            binding = self._first(rid, pasid, words, meaning, guest=False)
+            binding = self._first(rid, pasid, lambda: self.driver.set_entry(rid, pasid, words, meaning), guest=False)
         else:
             self.driver.set_entry(rid, pasid, words, meaning)
         binding.devices[rid] = 1
@@ -81,57 +92,92 @@ class Svm(Actor):
 
     # --- a guest's page table -----------------------------------------------------------------------------------------
 
-    def bind_guest(self, rid: int, domain: Domain, data: GuestPasidBind, the_set: IoasidSet) -> None:
+    def bind_guest(self, rid: int, domain: Domain, data: GuestPasidBind | None, the_set: IoasidSet) -> None:
         """Nest a guest's page table over its VM's domain, under a host PASID.
 
-        Errors, in the order in which they are checked: ``-EINVAL`` format, flags that do not exist, host PASID out of
-        range (0 is refused; the guest's number is not checked), unknown device; ``-ENOENT`` PASID not allocated or
-        dying, ``-EACCES`` owned by another set, ``-EBUSY`` already bound on this device (unless it is shared by
-        auxiliary domains), ``-EINVAL`` what a nested entry cannot do, or the guest's number already stands for another
-        host PASID.
+        Errors, in the order of facts/ioasid.md 4.2: no data ``-EINVAL`` (row 1); the request and the device
+        (:data:`.guest_bind.DEVICE_CHECKS`, rows 2 to 6); HPASID_DEF without a default PASID on this device ``-EINVAL``
+        (7, UNVERIFIED which errno); host PASID out of range, unknown device (:data:`.guest_bind.PASID_CHECKS`, 8, 9);
+        PASID not allocated or dying ``-ENOENT``, owned by another set ``-EACCES`` (10; a default PASID is the host's);
+        bound on no device ``-EINVAL`` (11); already bound on this device ``-EBUSY`` (12), unless it has auxiliary
+        domains; ``-ENOMEM`` (13); PASIDs cannot be enabled on the device (14); :data:`.nested.NESTED_CHECKS` (15).
+        Last, which the code ignores: ``-EINVAL`` the guest's number already stands for another host PASID.
         """
-        pasid = data.hpasid
-        self._check_guest_bind(rid, data, the_set)
-        binding = self._binding(pasid)
+        if data is None:
+            raise KernelError("EINVAL", "a bind must have bind data")
+        device = self.driver.devices.get(rid)
+        refuse(DEVICE_CHECKS, GuestBind(rid, device, data))
+        if data.flags & HPASID_DEF:
+            data = data._replace(hpasid=self._default_pasid(domain, rid), gpasid=None)
+        refuse(PASID_CHECKS, GuestBind(rid, device, data))
+        self._look_up(data.hpasid, None if data.flags & HPASID_DEF else the_set)
+        binding = self._with_devices(data.hpasid)
         if binding is not None and rid in binding.devices:
-            if rid not in domain.aux:
-                raise KernelError("EBUSY", f"PASID {pasid} is already bound on {format_rid(rid)}")
-            binding.devices[rid] += 1
+            self._bind_again(binding, rid, domain)
             return
-        if not self.driver.nesting:
-            raise KernelError("EINVAL", "the IOMMU must support nested translation")
         if binding is None:
             self._bind_first(rid, domain, data)
         else:
-            self.driver.set_entry(rid, pasid, *self._nested(domain, data))
-            binding.devices[rid] = 1
+            self._add_device(binding, rid, domain, data)
+        pasid = data.hpasid
         refs = self.core.refs(pasid)
         self.emit(Verb.BIND, f"PASID {pasid} on {format_rid(rid)}", rid=rid, pasid=pasid, gpasid=data.gpasid, refs=refs)
 
-    def _nested(self, domain: Domain, data: GuestPasidBind) -> tuple[tuple[int, ...], str]:
-        """The words of a nested entry, and what they mean."""
-        words = entries.nested(data, domain, snoop=self.driver.snoop, lacks=self.driver.lacks)
-        return words, f"nested: guest table at {data.gpgd:#x} over memory of {domain.name}"
+    def _default_pasid(self, domain: Domain, rid: int) -> int:
+        """The default PASID with which a device reaches a domain. ``-EINVAL``: it is not an auxiliary one there."""
+        if domain.default_pasid is None or rid not in domain.aux:
+            raise KernelError("EINVAL", f"the domain of {domain.name} must have a default PASID on {format_rid(rid)}")
+        return domain.default_pasid
+
+    def _look_up(self, pasid: int, the_set: IoasidSet | None) -> None:
+        self.core.living(pasid, the_set)
+
+    def _with_devices(self, pasid: int) -> SvmBinding | None:
+        """The binding of a PASID; one without any device is a mistake of this driver, which the code warns of."""
+        binding = self._binding(pasid)
+        if binding is not None and not len(binding.devices):
+            raise KernelError("EINVAL", f"PASID {pasid} has a binding, which must be on some device")
+        return binding
+
+    def _bind_again(self, binding: SvmBinding, rid: int, domain: Domain) -> None:
+        """The PASID is bound on this device: refused, or on a device with auxiliary domains one more user.
+
+        What the new request asks for is not looked at: the interfaces of one parent share its entry.
+        """
+        if rid not in domain.aux:
+            raise KernelError("EBUSY", f"PASID {binding.pasid} is already bound on {format_rid(rid)}")
+        binding.devices[rid] += 1
 
     def _bind_first(self, rid: int, domain: Domain, data: GuestPasidBind) -> None:
         """The first device of a PASID: entry, reference, and only then the SPID, which tells the others."""
-        binding = self._first(rid, data.hpasid, *self._nested(domain, data), guest=True)
-        binding.devices[rid] = 1
+        binding = self._first(rid, data.hpasid, lambda: self._write_nested(rid, domain, data), guest=True)
+        binding.devices[rid] = self._users(rid, domain)
         self._announce(binding, rid, data)
 
-    def _check_guest_bind(self, rid: int, data: GuestPasidBind, the_set: IoasidSet) -> None:
-        if data.format != FORMAT_VTD:
-            raise KernelError("EINVAL", f"the bind data must be in VT-d format (1), not {data.format}")
-        if data.vtd_flags & ~sum(VTD_FLAGS.values()):
-            raise KernelError("EINVAL", f"the flags must be a sum of {VTD_FLAGS}, not {data.vtd_flags:#x}")
-        if not 1 <= data.hpasid < PASID_LIMIT:
-            raise KernelError("EINVAL", f"the host PASID must be between 1 and {PASID_LIMIT - 1}, not {data.hpasid}")
-        if rid not in self.driver.tables:
-            raise KernelError("EINVAL", f"the IOMMU must know the device, not {format_rid(rid)}")
-        self._look_up(data.hpasid, the_set)
+    def _add_device(self, binding: SvmBinding, rid: int, domain: Domain, data: GuestPasidBind) -> None:
+        """A further device: an entry of its own, no reference, nobody is told."""
+        self._write_nested(rid, domain, data)
+        binding.devices[rid] = self._users(rid, domain)
 
-    def _look_up(self, pasid: int, the_set: IoasidSet) -> None:
-        self.core.living(pasid, the_set)
+    @staticmethod
+    def _users(rid: int, domain: Domain) -> int:
+        """A device's first count of users: only devices with auxiliary domains count."""
+        return int(rid in domain.aux)
+
+    def _write_nested(self, rid: int, domain: Domain, data: GuestPasidBind) -> None:
+        """Memory for the device's record, PASIDs on, then the entry. What is in its place now is torn down first."""
+        self.core.slab.alloc("struct intel_svm_dev")
+        enable_pasid(PciFunction(self.driver._mmio, rid))
+        words, meaning = self._nested(rid, domain, data)
+        if entries.is_present(self.driver.table_of(rid).read(data.hpasid)):
+            self.driver.clear_entry(rid, data.hpasid)
+        self.driver.set_entry(rid, data.hpasid, words, meaning)
+
+    def _nested(self, rid: int, domain: Domain, data: GuestPasidBind) -> tuple[tuple[int, ...], str]:
+        """The words of a nested entry, and what they mean. Errors: :data:`.nested.NESTED_CHECKS`."""
+        current = self.driver.table_of(rid).read(data.hpasid)
+        words = NestedEntry(data, domain, self.driver.unit, current).words()
+        return words, f"nested: guest table at {data.gpgd:#x} over memory of {domain.name}"
 
     def _announce(self, binding: SvmBinding, rid: int, data: GuestPasidBind) -> None:
         """Attach the SPID, which notifies BIND; if it is refused, take everything back."""
@@ -159,6 +205,15 @@ class Svm(Actor):
         and nothing happens (a late unbind after FREE finds it so).
         """
         self.core.living(pasid, the_set)
+        self._unbind(rid, pasid, entirely=entirely)
+
+    def unbind_default(self, rid: int, domain: Domain) -> None:
+        """Undo a :meth:`bind_guest` with HPASID_DEF. ``-EINVAL``: the domain has no default PASID on this device."""
+        pasid = self._default_pasid(domain, rid)
+        self.core.living(pasid)
+        self._unbind(rid, pasid, entirely=False)
+
+    def _unbind(self, rid: int, pasid: int, *, entirely: bool) -> None:
         binding = self._binding(pasid)
         if binding is None or rid not in binding.devices:
             return
@@ -185,12 +240,12 @@ class Svm(Actor):
             raise KernelError("EINVAL", f"PASID {pasid} is not bound on {format_rid(rid)}")
         return binding
 
-    def _first(self, rid: int, pasid: int, words: tuple[int, ...], meaning: str, *, guest: bool) -> SvmBinding:
+    def _first(self, rid: int, pasid: int, write: Callable[[], None], *, guest: bool) -> SvmBinding:
         """The first device binds: attach the record, write the entry, take the driver's one reference."""
         binding = self._attach(pasid, guest=guest)
         with ExitStack() as undo:
             undo.callback(self._detach, binding)
-            self.driver.set_entry(rid, pasid, words, meaning)
+            write()
             undo.callback(self.driver.clear_entry, rid, pasid)
             self._hold(pasid)
             undo.pop_all()

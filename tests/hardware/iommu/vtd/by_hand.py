@@ -31,12 +31,17 @@ ENTRY_AT = TABLE + (PASID & 63) * 64
 
 
 class Bench:
-    """A unit whose tables serve ``RID`` and ``PASID``; every entry can be replaced by field values."""
+    """A unit whose tables serve ``RID`` and ``PASID``; every entry can be replaced by field values.
+
+    It keeps nothing of what it read (unless ``caches=True``), so that tables may change behind its back.
+    """
 
     def __init__(self, **identity) -> None:
         self.timeline = Timeline()
         self.memory = PhysicalMemory(self.timeline, "ram", RAM)
-        self.unit = VtdUnit(self.timeline, "unit", HARDWARE, self.memory, replace(VtdIdentity(), **identity))
+        self.unit = VtdUnit(
+            self.timeline, "unit", HARDWARE, self.memory, replace(VtdIdentity(caches=False), **identity)
+        )
         self.memory.store_words(ROOT_AT, ROOT_ENTRY.encode(LP=1, LCTP=CONTEXT))
         self.context()
         self.memory.store_words(DIRECTORY_AT, PASID_DIR_ENTRY.encode(P=1, SMPTBLPTR=TABLE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pasidlab.hardware.iommu.vtd.identity import Revision
-from pasidlab.hardware.iommu.vtd.tables import find_pasid_entry
+from pasidlab.hardware.iommu.vtd.tables import Lookup, find_pasid_entry
 from pasidlab.hardware.layouts.vtd import PASID_DIR_ENTRY, PASID_ENTRY
 from pasidlab.hardware.pcie import RequestKind
 from tests.hardware.iommu.vtd.by_hand import (
@@ -14,6 +14,7 @@ from tests.hardware.iommu.vtd.by_hand import (
     CONTEXT_AT,
     DIRECTORY_AT,
     ENTRY_AT,
+    IOVA,
     PASID,
     RID,
     ROOT,
@@ -121,12 +122,12 @@ def test_address_translation_services_need_their_permission(bench, kind, values,
     """DTE for translation and translated requests, PRE for page requests."""
     bench.context(**values)
     unit = bench.unit
-    assert find_pasid_entry(bench.memory, unit.root_pointer, unit.rules, RID, PASID, kind).reason == code
+    assert find_pasid_entry(Lookup(bench.memory, unit.root_pointer, unit.rules), RID, PASID, kind).reason == code
 
 
 def test_a_page_request_in_legacy_mode_has_its_own_reason(bench):
     """0x32, where other requests get 0x31 or 0x30."""
-    assert find_pasid_entry(bench.memory, ROOT, bench.unit.rules, RID, None, RequestKind.PAGE).reason == 0x32
+    assert find_pasid_entry(Lookup(bench.memory, ROOT, bench.unit.rules), RID, None, RequestKind.PAGE).reason == 0x32
 
 
 def test_rid_pasid_serves_requests_without_a_pasid_if_the_unit_has_it(bench):
@@ -195,6 +196,29 @@ def test_reserved_bits_of_a_pasid_entry_are_refused(bench, bit):
     assert bench.ask() == 0x5A
     bench.memory.store(ENTRY_AT, bench.memory.load(ENTRY_AT) & ~1)
     assert bench.ask() == 0x59
+
+
+@pytest.mark.parametrize(("field", "capability"), [("SRE", "srs"), ("PGSNP", "sc")])
+def test_what_switches_on_a_missing_capability_is_reserved(field, capability):
+    """SRE without ECAP.SRS answered 0x5a on real hardware (Linux commit 7fc961cf7ffc); PGSNP without ECAP.SC alike."""
+    for has, answer in ((True, 0x200890), (False, 0x5A)):
+        for pgtt in (1, 4):
+            bench = Bench(**{capability: has})
+            bench.entry(PGTT=pgtt, **{field: 1})
+            bench.first_level()
+            assert bench.ask(address=0x200890 if pgtt == 4 and has else IOVA) == answer
+
+
+@pytest.mark.parametrize(
+    ("fields", "card"),
+    [({"SSADE": 1}, {"ssads": False}), ({"EAFE": 1}, {"eafs": False}), ({"AW": 2}, {"ssts": False, "nest": False})],
+)
+def test_what_means_nothing_to_a_unit_is_ignored(fields, card):
+    """UNVERIFIED for the first two; AW is set by Linux for first-level entries of every unit."""
+    bench = Bench(**card)
+    bench.entry(PGTT=1, **fields)
+    bench.first_level()
+    assert bench.ask() == 0x200890
 
 
 @pytest.mark.parametrize("name", ["SLEE", "ERE", "CD", "EMTE", "EMT", "PWT", "PCD", "PAT"])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pasidlab.hardware.iommu.vtd.faults import FaultReason
-from pasidlab.hardware.iommu.vtd.registers import FSTS, GCMD, GCMD_QIE, GCMD_TE, IQA, IQT
-from pasidlab.hardware.layouts.vtd import FSTS_REG
+from pasidlab.hardware.iommu.vtd.registers import GCMD, GCMD_QIE, GCMD_TE, IQA, IQT
 from pasidlab.hardware.layouts.vtd_queue import FRCD, QI_CONTEXT_CACHE, QI_PASID_CACHE, QI_WAIT
 from pasidlab.hardware.pcie import Access
 from pasidlab.timeline import Verb
@@ -17,14 +15,6 @@ from tests.hardware.iommu.vtd.by_hand import IOVA, PAGE, PASID, RID, Bench
 def bench():
     """A unit whose PASID entry is absent."""
     return Bench(nfr=2)
-
-
-def status(bench):
-    return FSTS_REG.decode((bench.unit.mmio_read(FSTS, 4),))
-
-
-def clear(bench, index):
-    bench.unit.mmio_write(16 * (bench.unit.identity.fro + index) + 12, 1 << 31, 4)
 
 
 def test_a_unit_that_is_off_translates_nothing(bench):
@@ -44,35 +34,6 @@ def test_a_fault_record_tells_who_what_where_why(bench):
     common = {"FI": IOVA & ~0xFFF, "SID": RID, "FR": 0x59, "F": 1, "T2": 0, "PRIV": 0, "EXE": 0, "AT": 0}
     assert written == common | {"PP": 1, "PV": PASID, "T1": 0}
     assert read == common | {"PP": 0, "PV": 0, "T1": 1}
-
-
-def test_a_full_ring_loses_faults_and_says_so(bench):
-    """PFO; the records that are there stay; nothing is recorded until PFO is cleared."""
-    for step in range(3):
-        bench.ask(address=step << 12)
-    assert status(bench) | {"FRI": 0} == dict.fromkeys(status(bench), 0) | {"PFO": 1, "PPF": 1}
-    clear(bench, 0)
-    bench.ask(address=0x3000)
-    assert [FRCD["FI"].get(words) for words in bench.unit.faults.records()] == [0x1000]
-    bench.unit.mmio_write(FSTS, FSTS_REG["PFO"].mask, 4)
-    bench.ask(address=0x4000)
-    assert [FRCD["FI"].get(words) for words in bench.unit.faults.records()] == [0x1000, 0x4000]
-
-
-def test_fri_names_the_oldest_pending_record(bench):
-    """And PPF says whether there is one."""
-    assert status(bench)["PPF"] == 0
-    bench.ask()
-    bench.ask()
-    assert (status(bench)["PPF"], status(bench)["FRI"]) == (1, 0)
-    clear(bench, 0)
-    assert (status(bench)["PPF"], status(bench)["FRI"]) == (1, 1)
-    bench.ask()
-    assert status(bench)["FRI"] == 1
-    clear(bench, 1)
-    assert status(bench)["FRI"] == 0
-    clear(bench, 0)
-    assert status(bench)["PPF"] == 0
 
 
 def test_faults_are_events(bench):
@@ -116,9 +77,3 @@ def test_there_are_no_caches_to_be_stale():
     assert bench.ask() == PAGE | 0x890
     bench.first_level(page=PAGE + 0x1000)
     assert bench.ask() == PAGE | 0x1890
-
-
-def test_qualified_faults_are_those_from_0x40_on():
-    """Root faults cannot be hidden by any entry."""
-    assert all(reason.qualified == (reason.value >= 0x40) for reason in FaultReason)
-    assert {reason.value for reason in FaultReason if reason.status == "UNVERIFIED"} == {0x33, 0x88, 0x89}

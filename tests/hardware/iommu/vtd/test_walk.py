@@ -196,10 +196,11 @@ def test_real_requests_set_accessed_everywhere_and_dirty_in_the_leaf():
 
 
 def test_the_extended_accessed_bit_needs_eafe():
-    """EAFE=1 sets EA beside A."""
-    bench = first(EAFE=1)
-    assert bench.ask() == PAGE | 0x890
-    assert bench.memory.load(bench.first_at(4)) & EA
+    """EAFE=1 sets EA beside A at every level; without ECAP.EAFS it does not."""
+    for eafs in (True, False):
+        bench = first(EAFE=1, unit_eafs=eafs)
+        assert bench.ask() == PAGE | 0x890
+        assert [bool(bench.memory.load(bench.first_at(level)) & EA) for level in (4, 3, 2, 1)] == [eafs] * 4
 
 
 def test_a_walk_that_does_not_snoop_cannot_set_flags():

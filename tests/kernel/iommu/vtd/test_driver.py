@@ -7,10 +7,12 @@ from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.layouts.vtd import CONTEXT_ENTRY, PASID_DIR_ENTRY, PASID_ENTRY, ROOT_ENTRY
 from pasidlab.hardware.pcie import Access, DmaRequest
 from pasidlab.kernel.iommu.vtd import entries
+from pasidlab.kernel.iommu.vtd.capabilities import Capabilities
 from tests.kernel.iommu.vtd.conftest import RID
 from tests.kernel.iommu.vtd.test_entries import GOLDEN, words_of
 
-PASS = entries.pass_through(snoop=True, supervisor=False)
+SNOOPING = Capabilities.read(VtdIdentity().cap(), VtdIdentity().ecap())
+PASS = entries.pass_through(SNOOPING, supervisor=False)
 """An entry to write where its contents do not matter."""
 TRACES = ["vtd_teardown_trace-03", "vtd_teardown_trace-06", "vtd_teardown_trace-07"]
 
@@ -83,7 +85,7 @@ def test_the_same_device_twice_is_eexist_and_an_unknown_one_enodev(bench):
 
 def test_the_word_with_p_is_written_last(bench):
     """Hardware that reads in between sees a not-present entry or a complete one."""
-    words = entries.first_level(0x12345000, snoop=True)
+    words = entries.first_level(0x12345000, SNOOPING)
     bench.driver.set_entry(RID, 1, words, "test")
     address = bench.driver.tables[RID].address(1)
     bench.driver.clear_entry(RID, 1)
@@ -147,7 +149,7 @@ def test_in_caching_mode_a_new_entry_is_announced_as_the_kernel_does(make_bench)
     """Vector 15: PASID cache and PASID IOTLB, with the entry complete already."""
     bench = make_bench(VtdIdentity(cm=True))
     bench.watch(7)
-    words = entries.first_level(0x12345000, snoop=True)
+    words = entries.first_level(0x12345000, SNOOPING)
     bench.driver.set_entry(RID, 7, words, "test")
     expected = [step["qw"] for step in GOLDEN["vtd_pasid_entry-15"]["trace"] if step["op"] == "qi"]
     assert [descriptor for descriptor, _ in bench.unit.seen] == [tuple(int(word, 0) for word in qw) for qw in expected]

@@ -1,11 +1,11 @@
-"""Binding a guest's page table: the checks in their order, what a failed bind leaves, devices, users, and clean-up."""
+"""Binding a guest's page table: what a failed bind leaves, devices, users, the default PASID, and clean-up."""
 
 import pytest
 
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
 from pasidlab.kernel.ioasid.notifier import IoasidEvent, Priority
-from pasidlab.kernel.iommu.uapi import VTD_FLAGS, GuestPasidBind
+from pasidlab.kernel.iommu.uapi import HPASID_DEF, GuestPasidBind
 from pasidlab.timeline import Verb
 from tests.kernel.iommu.vtd.conftest import RID
 
@@ -58,52 +58,7 @@ def test_a_bind_writes_the_entry_takes_one_reference_and_attaches_the_spid(bench
     assert PASID_ENTRY["PGTT"].get(bench.entry(guest.pasid)) == 3
 
 
-# --- errors ---------------------------------------------------------------------------------------------------------
-
-
-def wrong(bench, guest):
-    """Every way to be refused, in the documented order (facts 4.2): name, what to change, errno, reason."""
-    stranger = Guest(bench, "vm2")
-    return [
-        ("format", {"format": 2}, "EINVAL", "VT-d format"),
-        ("flags", {"vtd_flags": 1 << 7}, "EINVAL", "flags"),
-        ("hpasid 0", {"hpasid": 0}, "EINVAL", "between 1 and"),
-        ("hpasid 2^20", {"hpasid": 1 << 20}, "EINVAL", "between 1 and"),
-        ("device", {"rid": 0x1234}, "EINVAL", "know the device"),
-        ("unknown", {"hpasid": 999}, "ENOENT", "not allocated"),
-        ("foreign", {"hpasid": stranger.pasid}, "EACCES", "belongs to vm2"),
-        ("width", {"addr_width": 57}, "EINVAL", "4-level"),
-        ("root", {"gpgd": 0x6001}, "EINVAL", "page below"),
-        ("memory type", {"vtd_flags": VTD_FLAGS["CD"]}, "EINVAL", "must not ask for CD"),
-        ("EAFE", {"vtd_flags": VTD_FLAGS["EAFE"]}, "EINVAL", "must not ask for EAFE"),
-    ]
-
-
-def test_each_error_has_its_errno_and_leaves_nothing(bench, guest):
-    """One mistake at a time: same digest as before."""
-    for name, change, errno, word in wrong(bench, guest):
-        before = bench.time.digest()
-        error = bench.refused(guest.bind, **change)
-        assert (error.name, word in error.reason) == (errno, True), (name, error)
-        assert bench.time.digest() == before, name
-
-
-def test_of_two_mistakes_the_first_in_the_documented_order_is_reported(bench, guest):
-    """Every pair of mistakes that can be made together."""
-    rows = wrong(bench, guest)
-    for at, (_, change, _, word) in enumerate(rows):
-        for _, later, _, _ in rows[at + 1 :]:
-            if not set(change) & set(later):
-                assert word in bench.refused(guest.bind, **later, **change).reason, (change, later)
-
-
-def test_a_bound_pasid_on_the_same_device_is_ebusy_before_its_contents_are_looked_at(bench, guest):
-    """Check 12 comes before check 15."""
-    guest.bind()
-    before = bench.time.digest()
-    assert bench.refused(guest.bind).name == "EBUSY"
-    assert bench.refused(guest.bind, addr_width=57).name == "EBUSY"
-    assert bench.time.digest() == before
+# --- errors (their order: test_guest_bind.py) -----------------------------------------------------------------------
 
 
 def test_a_unit_without_nesting_is_einval(make_bench):
@@ -145,7 +100,7 @@ def test_a_duplicate_spid_takes_everything_back(bench, guest):
 @pytest.mark.parametrize("first_to_go", [RID, OTHER], ids=["first", "second"])
 def test_further_devices_add_an_entry_and_nothing_else(bench, guest, first_to_go):
     """No reference, no event; whichever goes first, only the last unbind detaches (facts 4.2, 4.4)."""
-    bench.driver.add_device(OTHER)
+    bench.plug(OTHER)
     guest.bind()
     begin = bench.time.now
     guest.bind(OTHER)
@@ -171,6 +126,25 @@ def test_on_a_device_with_auxiliary_domains_binds_are_counted(bench, guest):
     assert bench.entry(guest.pasid) == (0,) * 8
 
 
+def test_users_are_counted_on_devices_with_auxiliary_domains_only(bench, guest):
+    """1 there, 0 on a whole device, where the first unbind tears down."""
+    bench.plug(OTHER)
+    bench.driver.attach_aux(guest.domain, RID, bench.host_set)
+    guest.bind()
+    guest.bind(OTHER)
+    assert bench.svm.binding_of(guest.pasid).devices.items() == [(RID, 1), (OTHER, 0)]
+
+
+def test_a_second_bind_only_counts_a_user_whatever_it_asks_for(bench, guest):
+    """The interfaces of one parent share its entry: row 12 stands before the contents are looked at."""
+    bench.driver.attach_aux(guest.domain, RID, bench.host_set)
+    guest.bind()
+    words = bench.entry(guest.pasid)
+    guest.bind(addr_width=39, gpgd=0x9000)
+    assert bench.entry(guest.pasid) == words
+    assert bench.svm.binding_of(guest.pasid).devices[RID] == 2
+
+
 def test_when_the_domain_leaves_all_binds_of_the_device_end(bench, guest):
     """However often it was bound: nothing may point to a domain that is going."""
     bench.driver.attach_aux(guest.domain, RID, bench.host_set)
@@ -179,6 +153,74 @@ def test_when_the_domain_leaves_all_binds_of_the_device_end(bench, guest):
     guest.unbind(entirely=True)
     assert bench.entry(guest.pasid) == (0,) * 8
     assert guest.holders == ("vfio",)
+
+
+# --- the default PASID ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interface(bench, guest):
+    """The VM has an interface of the device, hence a default PASID."""
+    guest.default = bench.driver.attach_aux(guest.domain, RID, bench.host_set)
+    return guest
+
+
+def test_hpasid_def_binds_the_domains_default_pasid(bench, interface):
+    """Its second-level entry becomes a nested one, the driver takes a reference; no SPID, and nobody is told."""
+    begin = bench.time.now
+    interface.bind(flags=HPASID_DEF, hpasid=0)
+    entry = PASID_ENTRY.decode(bench.entry(interface.default))
+    assert (entry["PGTT"], entry["FLPTPTR"], entry["SLPTPTR"]) == (3, 0x6000, interface.domain.table.root)
+    assert bench.core.ids[interface.default].holders == ("aux-domain:vm1", "iommu")
+    assert bench.core.ids[interface.default].spid is None
+    assert not any(event.verb in (Verb.NOTIFY, Verb.ATTACH_SPID) for event in bench.time.events[begin:])
+    assert interface.holders == ("vfio",)
+
+
+def test_the_entry_that_is_replaced_is_torn_down_first(bench, interface):
+    """Hardware never sees half of either: P goes and the caches are told, then the new entry is written."""
+    begin = bench.time.now
+    bench.watch(interface.default)
+    interface.bind(flags=HPASID_DEF)
+    verbs = [event.verb for event in bench.time.events[begin:] if event.altitude == "host"]
+    assert verbs == [Verb.CLEAR_ENTRY, Verb.WRITE_ENTRY, Verb.GET, Verb.BIND]
+    assert bench.unit.seen
+    assert all(not PASID_ENTRY["P"].get(words) for _, words in bench.unit.seen)
+
+
+def test_the_default_pasid_is_unbound_without_telling_anybody(bench, interface):
+    """Entry, data, reference; the second-level entry does not come back."""
+    interface.bind(flags=HPASID_DEF)
+    begin = bench.time.now
+    bench.svm.unbind_default(RID, interface.domain)
+    assert bench.entry(interface.default) == (0,) * 8
+    assert bench.core.ids[interface.default].holders == ("aux-domain:vm1",)
+    assert not any(event.verb in (Verb.NOTIFY, Verb.DETACH_SPID) for event in bench.time.events[begin:])
+    assert bench.svm.binding_of(interface.default) is None
+
+
+def test_the_default_pasid_cannot_be_bound_by_its_number(bench, interface):
+    """It is the host's: -EACCES for whoever names it without HPASID_DEF."""
+    assert bench.refused(interface.bind, hpasid=interface.default).name == "EACCES"
+
+
+def test_unbinding_a_default_pasid_that_is_not_bound_has_no_effect(bench, interface):
+    """As for any other PASID; without one it is -EINVAL."""
+    before = bench.time.digest()
+    bench.svm.unbind_default(RID, interface.domain)
+    assert bench.time.digest() == before
+    bench.driver.detach_aux(interface.domain, RID, bench.host_set)
+    assert bench.refused(bench.svm.unbind_default, RID, interface.domain).name == "EINVAL"
+
+
+def test_the_default_pasid_survives_its_domain_until_the_clean_up(bench, interface):
+    """Detached while bound: freed with a reference out, cleaned up by the queued work, then reclaimed."""
+    interface.bind(flags=HPASID_DEF)
+    bench.driver.detach_aux(interface.domain, RID, bench.host_set)
+    assert bench.core.ids[interface.default].holders == ("iommu",)
+    bench.agenda.run_all()
+    assert interface.default not in bench.core.ids
+    assert not PASID_ENTRY["P"].get(bench.entry(interface.default))
 
 
 # --- unbind ---------------------------------------------------------------------------------------------------------
@@ -195,7 +237,7 @@ def test_unbind_clears_the_entry_before_anybody_is_told(bench, guest):
 
 def test_unbind_of_what_is_not_bound_has_no_effect(bench, guest):
     """Known but never bound, bound on another device only: success; unknown and foreign: the errors of find."""
-    bench.driver.add_device(OTHER)
+    bench.plug(OTHER)
     before = bench.time.digest()
     guest.unbind()
     assert bench.time.digest() == before
@@ -231,7 +273,7 @@ def test_free_of_a_bound_pasid_queues_the_clean_up(bench, guest):
 
 def test_the_clean_up_clears_every_device_in_silence_and_lets_go(bench, guest):
     """Faults stay disabled (FPD), the last reference goes, the number can be reused."""
-    bench.driver.add_device(OTHER)
+    bench.plug(OTHER)
     guest.bind()
     guest.bind(OTHER)
     pasid = guest.pasid

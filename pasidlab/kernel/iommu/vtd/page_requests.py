@@ -1,0 +1,207 @@
+"""Page requests: a device asked for a page, the driver finds out who can bring it, and answers.
+
+Models ``prq_event_thread`` and ``intel_svm_drain_prq`` of ``drivers/iommu/intel/svm.c``, with the fault reporting of
+the guest SVA series. The interrupt only wakes a thread (here: an enabled action); the thread reads the queue. Whoever
+bound the PASID on the device receives its requests: a process's memory answers at once, a hypervisor hands the request
+to its guest and answers later.
+
+Refused as invalid: no PASID, an address that is not canonical, a privileged request that reads or writes, executing
+together with reading, a PASID that nobody has bound on this device (which covers unknown devices). A group is answered
+once, with the worst of its answers. A stop marker gets no answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from pasidlab.errors import KernelError
+from pasidlab.hardware.cpu import INTERRUPT_BASE
+from pasidlab.hardware.iommu.vtd import register_file as reg
+from pasidlab.hardware.iommu.vtd.page_queue import OVERFLOW, PENDING, decode_page_request
+from pasidlab.hardware.layouts.vtd_queue import PAGE_REQUEST
+from pasidlab.hardware.memory import PAGE_SIZE
+from pasidlab.hardware.pcie import SERVE_PAGES, PageGroupResponse, PageRequest, ResponseCode, format_rid
+from pasidlab.kernel.platform import IOMMU_BASE
+from pasidlab.timeline import Actor, Table, Verb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pasidlab.kernel.iommu.vtd.driver import VtdDriver
+    from pasidlab.kernel.pages import PageAllocator
+    from pasidlab.kernel.platform import Platform
+
+__all__ = ["PageRequests", "PageSink", "Pending"]
+
+_VECTOR: Final = 0x31
+_CANONICAL: Final = 47
+
+
+class PageSink(Protocol):
+    """Who receives the page requests of a PASID on a device."""
+
+    path: str
+
+    def page_requested(self, request: PageRequest) -> ResponseCode | None:
+        """Bring the page and answer, or ``None``: the answer comes later, through :meth:`PageRequests.respond`."""
+
+
+class Pending(NamedTuple):
+    """A group whose sink has not answered everything, and the worst answer so far."""
+
+    waiting: int
+    worst: ResponseCode
+    complete: bool
+
+
+class PageRequests(Actor, state=("_action",)):
+    """The page request queue of one unit, from the driver's side.
+
+    ``sinks`` and ``pending`` are by requester ID and PASID (and group).
+    """
+
+    actor = "iommu"
+
+    def __init__(self, driver: VtdDriver, platform: Platform, pages: PageAllocator) -> None:
+        super().__init__(driver.timeline, f"{driver.path}.page-requests", driver.altitude)
+        self._driver = driver
+        self._agenda = platform.agenda
+        self._memory = platform.memory
+        self._mmio = platform.mmio
+        self._ring = pages.alloc()
+        self._action: int | None = None
+        self.sinks = Table[tuple[int, int], PageSink](self.timeline, f"{self.path}.sinks")
+        self.pending = Table[tuple[int, int, int], Pending](self.timeline, f"{self.path}.pending")
+        self._enable(platform)
+
+    def _enable(self, platform: Platform) -> None:
+        for register in (reg.PQH, reg.PQT):
+            self._mmio.write(IOMMU_BASE + register, 0)
+        self._mmio.write(IOMMU_BASE + reg.PQA, self._ring)
+        platform.apic.handlers[_VECTOR] = self
+        self._mmio.write(IOMMU_BASE + reg.PECTL + 4, _VECTOR, 4)
+        self._mmio.write(IOMMU_BASE + reg.PECTL + 8, INTERRUPT_BASE)
+        self._mmio.write(IOMMU_BASE + reg.PECTL, 0, 4)
+
+    # --- from the unit ------------------------------------------------------------------------------------------------
+
+    def interrupt(self) -> None:
+        """The unit has queued requests: wake the thread, unless it is awake already."""
+        if self._action is None:
+            self._action = self._agenda.enable(self, SERVE_PAGES, f"IOMMU driver of {self.altitude}: {SERVE_PAGES}")
+
+    def run_enabled(self, what: str) -> None:
+        """The thread runs."""
+        self._action = None
+        self.serve()
+
+    def cancel(self) -> None:
+        """The kernel stops where it is: its thread does not run any more."""
+        if self._action is not None:
+            self._agenda.disable(self._action)
+            self._action = None
+
+    def serve(self) -> bool:
+        """Read the queue to its end and handle every request; whether some had been dropped meanwhile."""
+        self._mmio.write(IOMMU_BASE + reg.PRS, PENDING, 4)
+        size = PAGE_SIZE
+        while (head := self._mmio.read(IOMMU_BASE + reg.PQH)) != self._mmio.read(IOMMU_BASE + reg.PQT):
+            words = self._memory.load_words(self._ring + head, PAGE_REQUEST.word_count)
+            self._mmio.write(IOMMU_BASE + reg.PQH, (head + PAGE_REQUEST.size) % size)
+            self._handle(decode_page_request(words))
+        dropped = bool(self._mmio.read(IOMMU_BASE + reg.PRS, 4) & OVERFLOW)
+        if dropped:
+            self._mmio.write(IOMMU_BASE + reg.PRS, OVERFLOW, 4)
+        return dropped
+
+    # --- one request --------------------------------------------------------------------------------------------------
+
+    def _handle(self, request: PageRequest) -> None:
+        if request.last and not (request.read or request.write or request.execute):
+            return
+        refused = self._refusal(request)
+        facts = {"rid": request.rid, "pasid": request.pasid, "address": request.address, "group": request.group}
+        event = self.emit(Verb.HANDLE, str(request), after=f"invalid: {refused}" if refused else None, **facts)
+        with self.timeline.because(event):
+            if refused or request.pasid is None:
+                self._refuse(request)
+                return
+            key = request.rid, request.pasid, request.group
+            self._note(key, complete=request.last, more=1)
+            answer = self.sinks[request.rid, request.pasid].page_requested(request)
+            if answer is not None and key in self.pending:
+                self._note(key, complete=False, more=-1, answer=answer)
+
+    def _refusal(self, request: PageRequest) -> str:
+        """Why the driver refuses a request by itself; empty when it does not."""
+        if request.pasid is None:
+            return "it carries no PASID"
+        if request.address >> _CANONICAL not in (0, (1 << 64 - _CANONICAL) - 1):
+            return "the address is not canonical"
+        if request.privileged and (request.read or request.write):
+            return "privileged requests are not served"
+        if request.execute and request.read:
+            return "executing is not served together with reading"
+        if (request.rid, request.pasid) not in self.sinks:
+            return f"nobody has bound PASID {request.pasid} on {format_rid(request.rid)}"
+        return ""
+
+    def _refuse(self, request: PageRequest) -> None:
+        """Answer "invalid", with the rest of the group if there is more of it to come or to be answered."""
+        pasid = request.pasid
+        if pasid is not None:
+            key = request.rid, pasid, request.group
+            if key in self.pending or (not request.last and (request.rid, pasid) in self.sinks):
+                self._note(key, complete=request.last, more=0, answer=ResponseCode.INVALID)
+                return
+        if request.last:
+            self._answer(request.rid, pasid, request.group, ResponseCode.INVALID)
+
+    def respond(self, rid: int, pasid: int, group: int, code: ResponseCode) -> None:
+        """A sink answers what it was given before; ``-EINVAL`` if it was given no such request."""
+        key = rid, pasid, group
+        if key not in self.pending:
+            raise KernelError("EINVAL", f"no page request of {format_rid(rid)}, PASID {pasid}, group {group} waits")
+        self._note(key, complete=False, more=-self.pending[key].waiting, answer=code)
+
+    def _note(
+        self,
+        key: tuple[int, int, int],
+        *,
+        complete: bool,
+        more: int,
+        answer: ResponseCode = ResponseCode.SUCCESS,
+    ) -> None:
+        """Keep count of a group; when its last request has come and all are answered, so is the group."""
+        old = self.pending.get(key, Pending(0, ResponseCode.SUCCESS, complete=False))
+        new = Pending(old.waiting + more, max(old.worst, answer), old.complete or complete)
+        if new.complete and not new.waiting:
+            if key in self.pending:
+                del self.pending[key]
+            self._answer(*key, new.worst)
+        else:
+            self.pending[key] = new
+
+    def _answer(self, rid: int, pasid: int | None, group: int, code: ResponseCode) -> None:
+        queue = self._driver.queue
+        queue.submit(queue.page_response(PageGroupResponse(rid, pasid, group, code)))
+
+    # --- the end of a binding -----------------------------------------------------------------------------------------
+
+    def drain(self, rid: int, pasid: int, flush: Sequence[tuple[int, ...]]) -> None:
+        """Nothing of ``pasid`` on ``rid`` is left when this returns: read the queue, answer what a sink still has.
+
+        The descriptors: a fence, those of ``flush`` (IOTLB and device TLB of the PASID), and a wait that also covers
+        requests on their way; again as long as requests were dropped. (Linux 6.1 names the domain of the device there,
+        not that of the entry, so that its flush misses the entries of processes.)
+        """
+        device = self._driver.devices.get(rid)
+        if device is None or not device.pri:
+            return
+        self.serve()
+        for key in self.pending.select(lambda key: key[:2] == (rid, pasid)):
+            self._note(key, complete=True, more=-self.pending[key].waiting, answer=ResponseCode.INVALID)
+        queue, again = self._driver.queue, True
+        while again:
+            queue.submit(queue.fence(), *flush, drain_page_requests=True)
+            again = self.serve()
