@@ -2,7 +2,8 @@
 
 A cached line is compared with a walk of the tables alone. Between operations all invalidations that a change needs have
 been made, so that every line agrees: hardware that forgot it and walked again would see no difference. Rights may have
-become more since, never less; accessed bits do not count.
+become more since, never less; accessed bits do not count. A guest that does not invalidate what it changes breaks this
+for itself, and for nobody else.
 """
 
 from __future__ import annotations

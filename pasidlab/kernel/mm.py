@@ -97,15 +97,24 @@ class Mm(Part, state=("_next", "pasid")):
             raise
 
     def munmap(self, start: int) -> None:
-        """Unmap what :meth:`mmap` returned: first nobody translates to its pages any more, then they are freed."""
+        """Unmap what :meth:`mmap` returned: first nobody translates to its pages any more, then they are freed.
+
+        ``-EINVAL`` nothing begins there. If somebody cannot be told (``-EIO``), everything stays as it was.
+        """
         if start not in self.areas:
             raise KernelError("EINVAL", f"{start:#x} must be the start of a mapping")
-        count = self.areas.pop(start).pages
-        pages = range(start, start + count * PAGE_SIZE, PAGE_SIZE)
-        frames = [self.table.unmap(at) for at in pages if self.table.find(at) is not None]
-        for notifier in self.notifiers.values() if frames else ():
-            notifier.invalidate_range(self, start, count)
-        for frame in frames:
+        area = self.areas.pop(start)
+        pages = range(start, start + area.pages * PAGE_SIZE, PAGE_SIZE)
+        frames = {at: self.table.unmap(at) for at in pages if self.table.find(at) is not None}
+        try:
+            for notifier in self.notifiers.values() if frames else ():
+                notifier.invalidate_range(self, start, area.pages)
+        except KernelError:
+            self.areas[start] = area
+            for at, frame in frames.items():
+                self.table.map(at, frame, writable=area.writable)
+            raise
+        for frame in frames.values():
             self._pages.free(frame)
 
     def fault(self, address: int, *, write: bool) -> bool:

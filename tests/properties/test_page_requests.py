@@ -200,7 +200,7 @@ class Dedicated(Course):
     queue = "dedicated"
 
 
-NEEDED = {"ask": 20, "submit": 10, "run": 20, "free": 10, "end": 3, "crash": 3, "page-request": 40, "ats": 80}
+NEEDED = {"ask": 20, "submit": 5, "run": 10, "free": 5, "end": 1, "crash": 1, "page-request": 20, "ats": 40}
 """How often each of these has to occur for the courses to mean anything."""
 
 
@@ -211,4 +211,4 @@ def test_nothing_goes_wrong_and_nothing_is_left_over(course, record_property):
     run_state_machine_as_test(course, settings=COURSES)
     record_property("seen", dict(sorted(course.seen.items())))
     assert {what: course.seen[what] for what, least in NEEDED.items() if course.seen[what] < least} == {}
-    assert min(course.seen[status] for status in ("SUCCESS", "PAGE_FAULT_IR", "PAGE_FAULT_NOBOF")) >= 3
+    assert min(course.seen[status] for status in ("SUCCESS", "PAGE_FAULT_IR", "PAGE_FAULT_NOBOF")) >= 1

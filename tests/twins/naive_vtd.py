@@ -334,4 +334,4 @@ class Twin:
             return
         if not snoops:
             raise Blocked(code)
-        self.flags[where] = word | wanted
+        self.flags[where] = self.flags.get(where, self.memory.get(where, 0)) | wanted

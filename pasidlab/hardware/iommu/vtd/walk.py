@@ -222,7 +222,7 @@ class VtdWalker:
             return None
         if not second.snooped:
             return Reason.SSS_5
-        return self._mark(at, marked, Reason.SSS_6, commit)
+        return self._mark(at, marked & ~word, Reason.SSS_6, commit)
 
     # --- first level ----------------------------------------------------------------------------------------------
 
@@ -257,7 +257,7 @@ class VtdWalker:
                 return -Reason.SFS_3
             bits = accessed | _FL_D if leaf and need & WRITE else accessed
             if word & bits != bits:
-                reason = self._mark_first(walk, second, guest_at, at, word | bits)
+                reason = self._mark_first(walk, second, guest_at, at, bits)
                 if reason is not None:
                     return -reason
             if leaf:
@@ -276,7 +276,7 @@ class VtdWalker:
             granted |= _FL_RW
         return granted
 
-    def _mark_first(self, walk: _Walk, second: _Second | None, guest_at: int, at: int, marked: int) -> Reason | None:
+    def _mark_first(self, walk: _Walk, second: _Second | None, guest_at: int, at: int, bits: int) -> Reason | None:
         """Set accessed and dirty; in a nested walk the second level must let the unit write to the table."""
         if not self._snooped(walk.line.words):
             return Reason.SFS_9
@@ -287,12 +287,13 @@ class VtdWalker:
                 walk.trace[before:] = [stop._replace(stage="mark") for stop in walk.trace[before:]]
             if outcome < 0:
                 return Reason.SFS_8 if -outcome == Reason.SGN_6 else Reason.of(-outcome)
-        return self._mark(at, marked, Reason.SFS_10, walk.commit)
+        return self._mark(at, bits, Reason.SFS_10, walk.commit)
 
-    def _mark(self, at: int, marked: int, failed: Reason, commit: bool) -> Reason | None:
+    def _mark(self, at: int, bits: int, failed: Reason, commit: bool) -> Reason | None:
+        """Set bits by an atomic read-modify-write: what others have set meanwhile stays."""
         if commit:
             try:
-                self._memory.store(at, marked)
+                self._memory.store(at, self._load(at) | bits)
             except BusError:
                 return failed
         return None

@@ -104,15 +104,18 @@ class PageRequests(Actor, state=("_action",)):
     def serve(self) -> bool:
         """Read the queue to its end and handle every request; whether some had been dropped meanwhile."""
         self._mmio.write(IOMMU_BASE + reg.PRS, PENDING, 4)
-        size = PAGE_SIZE
-        while (head := self._mmio.read(IOMMU_BASE + reg.PQH)) != self._mmio.read(IOMMU_BASE + reg.PQT):
+        while (head := self._offset(reg.PQH)) != self._offset(reg.PQT):
             words = self._memory.load_words(self._ring + head, PAGE_REQUEST.word_count)
-            self._mmio.write(IOMMU_BASE + reg.PQH, (head + PAGE_REQUEST.size) % size)
+            self._mmio.write(IOMMU_BASE + reg.PQH, (head + PAGE_REQUEST.size) % PAGE_SIZE)
             self._handle(decode_page_request(words))
         dropped = bool(self._mmio.read(IOMMU_BASE + reg.PRS, 4) & OVERFLOW)
         if dropped:
             self._mmio.write(IOMMU_BASE + reg.PRS, OVERFLOW, 4)
         return dropped
+
+    def _offset(self, register: int) -> int:
+        """Head or tail, as far as this driver's ring goes."""
+        return self._mmio.read(IOMMU_BASE + register) & PAGE_SIZE - PAGE_REQUEST.size
 
     # --- one request --------------------------------------------------------------------------------------------------
 

@@ -89,11 +89,12 @@ class PasidTable(Part, state=("directory",)):
 
     def present(self) -> list[int]:
         """The PASIDs with a present entry, read from the tables."""
+        load, words = self._pages.memory.load_words, PASID_ENTRY.word_count
         return [
             index << 6 | at
             for index, leaf in self._leaves()
-            for at in range(64)
-            if self._pages.memory.load(leaf + at * PASID_ENTRY.size) & 1
+            for at, word in enumerate(load(leaf, 64 * words)[::words])
+            if word & 1
         ]
 
     def _leaves(self) -> Iterator[tuple[int, int]]:
