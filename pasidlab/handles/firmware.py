@@ -28,6 +28,8 @@ def bus_request(rid: int, pasid: int | None, address: int, access: str, privileg
         raise KernelError("EINVAL", f"a requester ID must have 16 bits, not {rid:#x}")
     if access not in list(Access):
         raise KernelError("EINVAL", f"access must be one of {', '.join(Access)}, not {access!r}")
+    if pasid is None and (privileged or access == Access.EXECUTE):
+        raise KernelError("EINVAL", "execute and privileged are bits of the PASID prefix: such a request needs a PASID")
     return DmaRequest(rid, address, Access(access), pasid, bool(privileged))
 
 

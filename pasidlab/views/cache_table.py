@@ -25,10 +25,10 @@ _MOST: Final = 80
 _COLUMNS: Final = (
     Column("cache", "cache"),
     Column("tag", "tag"),
-    Column("at", "from / leads to", mono=True),
-    Column("fields", "what it holds", wrap=True),
     Column("state", "tables"),
     Column("said", "what they say now", wrap=True),
+    Column("at", "from / leads to", mono=True),
+    Column("fields", "what it holds", wrap=True),
 )
 
 
@@ -59,7 +59,7 @@ def cache_table(machine: Machine) -> Table:
     lines = [_line(key, rows[key]) for key in shown]
     if len(shown) < len(rows):
         more = CACHES["more"].format(count=counted(len(rows) - len(shown), "line"))
-        lines.append(Line("more", (more, "", "", "", CACHES["agrees"], ""), "idle"))
+        lines.append(Line("more", (more, "", CACHES["agrees"], "", "", ""), "idle"))
     title = CACHES["title"].format(count=counted(len(rows), "line"), stale=_how_many(stale))
     return Table("caches", title, _COLUMNS, tuple(lines), CACHES["empty"])
 
@@ -71,4 +71,4 @@ def _how_many(stale: int) -> str:
 def _line(key: str, line: CacheLine) -> Line:
     held = set_fields(Bits("line", key, line.layout, line.words)) if line.layout is not None else ""
     state, word = ("live", "agrees") if not line.said else ("fault", "orphan") if line.orphan else ("pending", "stale")
-    return Line(key, (line.cache, line.tag, f"{line.at:#x}", held, CACHES[word], line.said), state)
+    return Line(key, (line.cache, line.tag, CACHES[word], line.said, f"{line.at:#x}", held), state)

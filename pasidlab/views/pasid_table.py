@@ -35,6 +35,7 @@ _SHOWN: Final = 14
 _ENTRY: Final = 22
 _TARGET: Final = 24
 _TABLE: Final = 16
+_LEAF: Final = 22
 _WIDE: Final = 44
 
 
@@ -87,11 +88,16 @@ class _Parts:
         """The directory, the leaf tables, and the box for entries that are not drawn."""
         words = ("PASID directory", f"at {self.table.directory:#x}")
         self.nodes.append(Node("directory", words, "directory", columns=_TABLE))
-        for index in leaves[:8]:
+        for index in leaves:
             at = self.table.address(index << 6)
             where = f"at {at:#x}" if at is not None else "not present"
             self.nodes.append(
-                Node(f"leaf:{index}", (f"PASIDs {index << 6}-{(index << 6) + 63}", where), "table", columns=_TABLE)
+                Node(
+                    f"leaf:{index}",
+                    (f"slot {index}", f"PASIDs {index << 6}-{(index << 6) + 63}", where),
+                    "table",
+                    columns=_LEAF,
+                )
             )
             self.edges.append(Edge(f"directory>{index}", "directory", f"leaf:{index}", present=at is not None))
         if folded:

@@ -19,12 +19,13 @@ class LabPage:
         self.page = page
         self.root = page.locator(".pl-lab").last
         self.message = self.root.locator(".pl-message")
+        self.time = self.root.locator(".pl-time").first
 
     def press(self, name: str) -> None:
         """Press a button of the control panel, and wait until the lab has answered."""
-        before = self.root.locator(".pl-step").inner_text()
+        before = self.time.locator(".pl-step").inner_text()
         self.root.locator(f".pl-do-{name}").click()
-        expect(self.root.locator(".pl-step")).not_to_have_text(before)
+        expect(self.time.locator(".pl-step")).not_to_have_text(before)
 
     def choose(self, menu: str, label: str) -> None:
         """Choose in a menu the only entry with these words."""
@@ -50,9 +51,9 @@ class LabPage:
 
     def go(self, move: str) -> None:
         """Press a button of the time bar, and wait until the lab has moved."""
-        before = self.root.locator(".pl-step").inner_text()
-        self.root.locator(f".pl-go-{move}").click()
-        expect(self.root.locator(".pl-step")).not_to_have_text(before)
+        before = self.time.locator(".pl-step").inner_text()
+        self.time.locator(f".pl-go-{move}").click()
+        expect(self.time.locator(".pl-step")).not_to_have_text(before)
 
     def node(self, key: str) -> Locator:
         """A box of the graph that can be seen."""

@@ -71,7 +71,7 @@ def test_another_administrator_by_clicking(lab: LabPage, notebook: Notebook) -> 
     start_over(lab, "cgroup", "VFIO", True, notebook.received)
     lab.page.wait_for_timeout(500)
     assert sum(notebook.received) < 10_000
-    expect(lab.root.locator(".pl-banner")).to_contain_text("newest step")
+    expect(lab.time.locator(".pl-banner")).to_contain_text("newest step")
     expect(lab.root.locator(".pl-administrators")).to_contain_text("on this machine: cgroup, through VFIO")
 
     lab.write("quota", "2")

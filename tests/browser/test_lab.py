@@ -70,11 +70,11 @@ def test_the_two_vm_story_by_clicking(lesson: LabPage, notebook: Notebook) -> No
         expect(entry.locator("text.t")).to_have_text("1 → none")
 
     for _ in range(2):
-        lab.root.locator(".pl-go-back-over").click()
+        lab.time.locator(".pl-go-back-over").click()
     for entry, host in zip(entries, hosts, strict=True):
         expect(entry).to_have_class(re.compile("s-live"))
         expect(entry.locator("text.t")).to_have_text(host)
-    expect(lab.root.locator(".pl-banner")).to_contain_text("You are in the past")
+    expect(lab.time.locator(".pl-banner")).to_contain_text("You are in the past")
     notebook.screenshot("lab-in-the-past", 1600, 1000)
 
 

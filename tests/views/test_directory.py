@@ -96,6 +96,15 @@ def test_the_figure_below_shows_the_entries_of_one_slot() -> None:
     assert "PASIDs 192-255" in text(third)
 
 
+@pytest.mark.parametrize("count", [3, 14, 40])
+def test_entries_that_are_far_apart_can_be_drawn(count: int) -> None:
+    """Each in a table of its own."""
+    figure = pasid_table(filled(count, 5000), "dsa0")
+    tables = [node for node in figure.nodes if node.key.startswith("leaf:")]
+    assert len(tables) == min(count, 14 if count <= 14 else 13)
+    assert len(figure.nodes) <= 60
+
+
 def test_the_picture_has_the_same_size_for_any_table() -> None:
     """And no more than a few hundred cells."""
     few, many = (directory(machine, "dsa0") for machine in (filled(3), filled(9000, 100)))

@@ -9,6 +9,7 @@ from pasidlab.hardware.iommu.vtd.register_file import IQA
 from pasidlab.stories import STORIES, play
 from pasidlab.views import table_text, text
 from pasidlab.views.bits import bits_text
+from pasidlab.views.cache_table import cache_table
 from pasidlab.views.cells import cells_text
 from pasidlab.views.chains import chains
 from pasidlab.views.directory import directory
@@ -30,7 +31,7 @@ def pictures(machine: Machine) -> Iterator[str]:
     """Every picture of the machine, in words."""
     for figure in (machine_map, guest_to_host, life_cycle, chains):
         yield text(figure(machine))
-    for table in (holders, set_table):
+    for table in (holders, set_table, cache_table):
         yield table_text(table(machine))
     for device in machine.accelerators.values():
         yield from of_device(machine, device.path, device.rid)

@@ -152,9 +152,9 @@ def test_a_stale_line_is_marked_by_word_and_shape() -> None:
     lab.show_picture("caches")
     rows = shown(lab, 1).state["rows"]
     assert isinstance(rows, dict)
-    stale = [row for row in rows.values() if "stale" in row[1][4]]
+    stale = [row for row in rows.values() if "stale" in row[1][2]]
     assert stale
-    assert all(row[0] in {"pending", "fault"} and row[1][4][0] in "▼▲" for row in stale)
+    assert all(row[0] in {"pending", "fault"} and row[1][2][0] in "▼▲" for row in stale)
 
 
 def test_a_picture_that_is_not_seen_is_not_drawn(two_vms: Lab) -> None:

@@ -133,6 +133,15 @@ def test_bad_input_is_refused_in_words(probing: Lab, pasid: str, address: str, w
     assert "<script>" not in probing._box.widget.value
 
 
+@pytest.mark.parametrize(("access", "privileged"), [("execute", False), ("read", True)])
+def test_what_needs_a_pasid_is_refused_without_one(probing: Lab, access: str, privileged: bool) -> None:
+    """Execute and privileged requests exist only with a PASID on the bus."""
+    probing.probe("dsa0", None, 0x1000, access, privileged=privileged)
+    assert probing.message.title == "Refused: -EINVAL"
+    assert pane(probing).table() is None
+    assert probing.state()["errors"] == []
+
+
 def test_numbers_are_read_from_the_beginning_of_a_choice() -> None:
     """Decimal or hexadecimal; no PASID is a choice, too."""
     assert (number("17 (vm1: app)", "n"), number(" 0x10 ", "n")) == (17, 16)

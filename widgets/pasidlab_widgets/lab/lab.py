@@ -258,6 +258,7 @@ class Lab(w.VBox):
         """Stop following the machine."""
         if self._watch is not None:
             self._travel.stop()
+            self._probe.bar.stop()
             self._watch.close()
             self._watch = None
         super().close()

@@ -328,8 +328,9 @@ def _outcome(walk: Walk) -> str:
 
 def _html(kind: str, title: str, more: str, doubt: str) -> str:
     loud = f'<p class="pl-doubt">▼ {escape(doubt)}</p>' if doubt else ""
+    live = "polite" if kind else "off"  # a screen reader is told the outcome, not each of forty stops
     return (
-        f'<div class="pl-said {kind}" role="status" aria-live="polite"><strong>{escape(title)}</strong>'
+        f'<div class="pl-said {kind}" role="status" aria-live="{live}"><strong>{escape(title)}</strong>'
         f"<p>{escape(more)}</p>{loud}</div>"
     )
 

@@ -7,7 +7,8 @@ messages that it sends: to devices (invalidate, page group response) and to the 
 Which faults a translation request survives, how far a translated request and a page request are looked up (to the
 PASID entry, no further: whoever was given an address is trusted with it), and that a page request drops the page from
 the IOTLB, follows revision 5.10 of the specification; the notes on which the rest of the model stands do not say it. An
-invalidation for a device that is not there times out: FSTS.ITE.
+invalidation for a device that is not there times out: FSTS.ITE. While translation is off (TES=0), ATS and page requests
+are refused without a record (told here as 0x44 that was not recorded).
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ class VtdUnit(VtdRegisters):
         """Answer a translation request (ATS): 4 KiB, with the rights that were asked for as far as they are granted."""
         found, access = self._resolve(request, keep=True, caches=self._kept), request.access
         fault = found if isinstance(found, Fault) else None
+        if fault is not None and not self.translation_enabled:
+            return fault
         if fault is not None and fault.code == FaultReason.SGN_6:
             access = Access.READ
             found = self._resolve(request._replace(access=access), keep=True, caches=self._kept)
@@ -141,7 +144,10 @@ class VtdUnit(VtdRegisters):
         )
 
     def walk(self, request: DmaRequest, *, caches: bool = True) -> Walk:
-        """What would happen to a request, with every stop on the way. Changes nothing."""
+        """What would happen to a request, with every stop on the way. Changes nothing.
+
+        Through stale caches the request itself may go another way in the end: it learns on its way, a question does not.
+        """
         stops: list[Stop] = []
         outcome = self._resolve(request, keep=False, caches=self._kept if caches else None, trace=stops)
         if isinstance(outcome, Fault):
@@ -198,7 +204,8 @@ class VtdUnit(VtdRegisters):
     def _resolve(self, request: DmaRequest, keep: bool, caches: VtdCaches | None, trace: Trace = None) -> int | Fault:
         rid, address, access, pasid, privileged, kind = request
         if not self.translation_enabled:
-            return address
+            off = PasidLookup(FaultReason.SCT_5, fpd=True)
+            return address if kind is RequestKind.MEMORY else _fault(off, request)
         lookup = Lookup(self.memory, self.root_pointer, self.rules, caches, keep, trace)
         found = find_pasid_entry(lookup, rid, pasid, kind)
         if found.reason is not None or found.line is None:
@@ -242,6 +249,9 @@ class VtdUnit(VtdRegisters):
 
     def page_request(self, request: PageRequest) -> None:
         """A device asks for a page (PRI): written into the queue for software, or answered at once if that fails."""
+        if not self.translation_enabled:
+            self._respond(request, ResponseCode.INVALID)
+            return
         lookup = self._lookup()._replace(caches=self._kept, keep=True)
         found = find_pasid_entry(lookup, request.rid, request.pasid, RequestKind.PAGE)
         if found.reason is not None or found.line is None:

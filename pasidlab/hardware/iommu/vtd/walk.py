@@ -343,7 +343,7 @@ def _denied_by_second(keeps: VtdCaches | None, did: int, address: int, word: int
     if word & 3:
         return -(Reason.SGN_6 if bits & ~word & WRITE else Reason.SGN_7)
     if keeps is not None and keeps.keeps_absent:
-        keeps.keep(did, SECOND_LEVEL, address >> 12, Translation(-Reason.SSS_2, 0x3F, 1))
+        keeps.keep(did, SECOND_LEVEL, address >> 12, Translation(-Reason.SSS_2, bits | bits << 3, 1))
     return -Reason.SSS_2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pasidlab.hardware.iommu.contract import Fault
-from pasidlab.hardware.iommu.vtd.register_file import FSTS, GCMD, GCMD_QIE, IQH, IQT
+from pasidlab.hardware.iommu.vtd.register_file import FSTS, IQH, IQT
 from pasidlab.hardware.iommu.vtd.unit import RECOVERABLE
 from pasidlab.hardware.layouts.vtd import FL_ENTRY, FSTS_REG
 from pasidlab.hardware.layouts.vtd_queue import FRCD, QI_WAIT
@@ -195,12 +195,6 @@ def test_a_translation_request_is_served_from_the_iotlb(bench):
     assert ask(bench).address == PAGE
     bench.caches.forget_translations()
     assert ask(bench).address == PAGE + 0x1000
-
-
-def test_a_unit_that_is_off_answers_with_the_address_itself(bench):
-    """Nothing is translated."""
-    bench.unit.mmio_write(GCMD, GCMD_QIE, 4)
-    assert ask(bench).address == IOVA & ~0xFFF
 
 
 def test_each_answer_is_an_event(bench):
