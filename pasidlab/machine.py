@@ -92,6 +92,8 @@ class Machine(Handle):
             raise ValueError(f"memory must be whole pages between 1 MiB and 64 TiB, not {memory!r} bytes")
         if identity is not None and (identity.vcs or identity.cm):
             raise ValueError("identity must not have vcs or cm: virtual commands and caching mode are a guest's")
+        if identity is not None and memory > 1 << identity.haw:
+            raise ValueError(f"identity.haw must cover the memory: {memory:#x} bytes, not {identity.haw} address bits")
         super().__init__(self)
         self.iommu = iommu
         self.quota_policy = quota_policy

@@ -24,10 +24,19 @@ __all__ = ["Fabric", "Translated", "in_pages"]
 
 
 class Translated(NamedTuple):
-    """A translated request, and the I/O virtual address that it is for (which does not go onto the bus)."""
+    """A translated request (which has no PASID prefix), and for which I/O virtual address and PASID it is.
+
+    Neither goes onto the bus: whoever answers for the address answers for the access.
+    """
 
     request: DmaRequest
     address: int
+    pasid: int | None
+
+    @property
+    def meant(self) -> DmaRequest:
+        """The access as the device's user means it."""
+        return self.request._replace(address=self.address, pasid=self.pasid)
 
 
 class Fabric(Actor):
@@ -62,14 +71,14 @@ class Fabric(Actor):
         """Read within one page at an address that the device was given before."""
         physical = self._translate(place.request, 0)
         data = self.memory.read(physical, size)
-        self._moved(place.request._replace(address=place.address), physical, size)
+        self._moved(place.meant, physical, size)
         return data
 
     def write_translated(self, place: Translated, data: bytes) -> None:
         """Write within one page at an address that the device was given before."""
         physical = self._translate(place.request, 0)
         self.memory.write(physical, data)
-        self._moved(place.request._replace(address=place.address), physical, len(data))
+        self._moved(place.meant, physical, len(data))
 
     def _translate(self, request: DmaRequest, completed: int) -> int:
         answer = self.unit.translate(request)

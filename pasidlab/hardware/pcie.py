@@ -14,6 +14,7 @@ __all__ = [
     "PASID_BITS",
     "PASID_LIMIT",
     "SERVE_PAGES",
+    "WHOLE_SPACE",
     "Access",
     "ConfigAccess",
     "DmaRequest",
@@ -30,6 +31,8 @@ __all__ = [
 
 PASID_BITS = 20
 PASID_LIMIT = 1 << PASID_BITS
+WHOLE_SPACE = 1 << 64
+"""Bytes that an address of 64 bits can name."""
 SERVE_PAGES = "serve page requests"
 """The name of the enabled actions that answer page requests; a device that is drained waits for them."""
 
@@ -145,7 +148,7 @@ class PageGroupResponse(NamedTuple):
 class InvalidateRequest(NamedTuple):
     """The IOMMU tells a device to forget translations: of one ``pasid`` (``None``: those without) or of ``all_pasids``.
 
-    ``size`` bytes from ``start`` on; the whole address space when it is 2^64.
+    ``size`` bytes from ``start`` on; the whole address space when it is ``WHOLE_SPACE``.
     """
 
     rid: int

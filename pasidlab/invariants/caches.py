@@ -23,7 +23,7 @@ from pasidlab.hardware.iommu.vtd.caches import (
     Translation,
 )
 from pasidlab.hardware.iommu.vtd.rules import PT_SHIFT
-from pasidlab.hardware.layouts.vtd import CONTEXT_ENTRY, FL_ENTRY, PASID_ENTRY, SL_ENTRY
+from pasidlab.hardware.layouts.vtd import CONTEXT_ENTRY, FL_ENTRY, PASID_ENTRY, PGTT, SL_ENTRY
 from pasidlab.hardware.pcie import Access, format_rid
 from pasidlab.invariants.entries import entries
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["DEVICE_TLB", "CacheLine", "cache_lines", "coherent", "orphans"]
 
 DEVICE_TLB: Final = "device TLB"
-_BY_DOMAIN: Final = (2, 3)
+_BY_DOMAIN: Final = (PGTT.SECOND, PGTT.NESTED)
 _FIRST_MARKS: Final = 1 << 5 | 1 << 10
 _SECOND_MARKS: Final = 1 << 8
 
@@ -72,7 +72,7 @@ class _Tables:
             self.by_rid[entry.rid, entry.pasid] = entry.words
             self.by_pasid.setdefault((did, entry.pasid), entry.words)
             if entry.field("PGTT") in _BY_DOMAIN:
-                self.by_domain.setdefault(did, PASID_ENTRY.change(entry.words, PGTT=2))
+                self.by_domain.setdefault(did, PASID_ENTRY.change(entry.words, PGTT=PGTT.SECOND))
 
     def line(self, did: int, tag: int) -> PasidLine | None:
         """The entry behind a tag."""

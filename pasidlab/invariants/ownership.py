@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
+from pasidlab.hardware.layouts.vtd import PGTT
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.invariants import caches
 from pasidlab.invariants.entries import Entry, entries
 from pasidlab.kernel.iommu.vtd.driver import PASID_RID2PASID
-from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
 from pasidlab.timeline import HOST, Event, Verb
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from pasidlab.hardware.layouts.vtd import PGTT
 from pasidlab.invariants.entries import entries
 from pasidlab.invariants.history import may_exceed, overcharged
 from pasidlab.kernel.ioasid.quota.cgroup import CgroupQuota
 from pasidlab.kernel.ioasid.quota.rlimit import RlimitQuota
-from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine

@@ -125,7 +125,10 @@ class Mm(Part, state=("_next", "pasid")):
         page, area = address & -PAGE_SIZE, self._area_of(address)
         if area is None or (write and not area.writable):
             return False
-        return self.table.find(page) is not None or self._bring(page, writable=area.writable)
+        try:
+            return self.table.find(page) is not None or self._bring(page, writable=area.writable)
+        except BusError:
+            return False
 
     def _area_of(self, address: int) -> Area | None:
         for start, area in self.areas.items():

@@ -11,13 +11,12 @@ from typing import Final
 
 from pasidlab.handles import PhysicalFunction
 from pasidlab.hardware.iommu.contract import Walk
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY
+from pasidlab.hardware.layouts.vtd import PASID_ENTRY, PGTT
 from pasidlab.machine import Machine
 from pasidlab.stories.story import Story, expect
 
 __all__ = ["WALK"]
 
-_FIRST, _SECOND, _NESTED, _PASS_THROUGH = 1, 2, 3, 4
 _TEXT: Final = b"one page, many ways to it"
 
 
@@ -28,13 +27,13 @@ def _tell(m: Machine) -> Iterator[str]:
     src = editor.buffer(_TEXT)
     page = editor.process.mm.physical(src)
     walk = _sent(m, dsa, None, page)
-    expect((_kind(walk), walk.address) == (_PASS_THROUGH, page), "what comes out is what went in")
+    expect((_kind(walk), walk.address) == (PGTT.PASS_THROUGH, page), "what comes out is what went in")
     expect(_read(walk) == {"lookup": 4}, "four structures say so: root, context, directory, PASID entry")
 
     yield "Bound by a process of the host: first-level. The device uses the page table of the process."
     pasid = editor.bind(dsa)
     walk = _sent(m, dsa, pasid, src)
-    expect(_kind(walk) == _FIRST, "the entry says first-level")
+    expect(_kind(walk) == PGTT.FIRST, "the entry says first-level")
     expect(_entry(walk, "FLPTPTR") == editor.process.mm.root, "its pointer is the root of the process's own table")
     expect((_read(walk)["first"], walk.address) == (4, page), "four more reads, and it is the process's page")
 
@@ -48,7 +47,7 @@ def _tell(m: Machine) -> Iterator[str]:
     believed = vm.vmm.viommu.find_pasid_entry(rid, guest_pasid).words
     written = m.kernel.iommu.tables[dsa.rid].read(host_pasid)
     kinds = [PASID_ENTRY["PGTT"].get(words) for words in (believed, written)]
-    expect(kinds == [_FIRST, _NESTED], "the guest believes in first-level, the host has written nested")
+    expect(kinds == [PGTT.FIRST, PGTT.NESTED], "the guest believes in first-level, the host has written nested")
     root = PASID_ENTRY["FLPTPTR"].get(believed)
     expect(PASID_ENTRY["FLPTPTR"].get(written) == root, "both entries name the same page table of the guest")
 
@@ -66,7 +65,7 @@ def _tell(m: Machine) -> Iterator[str]:
     yield "The default PASID of the interface: second-level only, for the guest-physical memory of the VM."
     default, guest_page = vm.vmm.container.domain.default_pasid, app.process.mm.physical(src)
     below = _sent(m, dsa, default, guest_page)
-    expect((_kind(below), _read(below)["second"]) == (_SECOND, 4), "four reads in the second level")
+    expect((_kind(below), _read(below)["second"]) == (PGTT.SECOND, 4), "four reads in the second level")
     expect(below.address == walk.address, "the same page, by its guest-physical address")
 
     yield "When everybody has unbound, nothing is left to walk: the entries are not present."

@@ -78,6 +78,7 @@ class Verb(StrEnum):
     UNMAP = "unmap"
     WRITE_ENTRY = "write-entry"
     CLEAR_ENTRY = "clear-entry"
+    LEAVE_OUT = "leave-out"
     INVALIDATE = "invalidate"
     DRAIN = "drain"
     FAULT = "fault"

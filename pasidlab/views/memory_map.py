@@ -16,10 +16,9 @@ from pasidlab.hardware.iommu.vtd.register_file import IQA, IQT, PQA
 from pasidlab.hardware.iommu.vtd.rules import PT_SHIFT
 from pasidlab.hardware.iommu.vtd.survey import Survey
 from pasidlab.hardware.layouts.cpu import VMX_PASID_DIR_ENTRY, VMX_PASID_TABLE_ENTRY
-from pasidlab.hardware.layouts.vtd import IQA_REG, PASID_ENTRY, SL_ENTRY
+from pasidlab.hardware.layouts.vtd import IQA_REG, PASID_ENTRY, PGTT, SL_ENTRY
 from pasidlab.hardware.layouts.vtd_queue import PAGE_REQUEST
 from pasidlab.hardware.pcie import format_rid
-from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
 from pasidlab.views.bits import Bits
 from pasidlab.views.iommu_words import MEMORY
 

@@ -11,11 +11,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.hardware.iommu.vtd.survey import must_be_zero
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY
+from pasidlab.hardware.layouts.vtd import PASID_ENTRY, PGTT
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.kernel.iommu.vtd.driver import PASID_RID2PASID
 from pasidlab.kernel.iommu.vtd.entries import meaning_of
-from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
 from pasidlab.views.bits import Bits
 from pasidlab.views.directory import present_count, present_entries, slot_of, table_of
 from pasidlab.views.fields import field_table

@@ -21,6 +21,7 @@ from pasidlab.hardware.layouts.vtd import (
     FL_ENTRY,
     PASID_DIR_ENTRY,
     PASID_ENTRY,
+    PGTT,
     ROOT_ENTRY,
 )
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["Shape", "WalkPath", "shape_of"]
 
 _LOOKUP: Final = {ROOT_ENTRY: "root", CONTEXT_ENTRY: "context", PASID_DIR_ENTRY: "directory", PASID_ENTRY: "entry"}
-_FIRST, _SECOND, _NESTED = 1, 2, 3
 _PS: Final = 1 << 7
 _ADDRESS: Final = 0x000F_FFFF_FFFF_F000
 _NOT_READ: Final = frozenset(
@@ -60,8 +60,8 @@ def shape_of(walk: Walk) -> Shape:
         if stop.layout is PASID_ENTRY:
             fields = stop.fields()
             pgtt = fields["PGTT"]
-            first = (5 if fields["FLPM"] else 4) if pgtt in (_FIRST, _NESTED) else 0
-            second = fields["AW"] + 2 if pgtt in (_SECOND, _NESTED) and fields["AW"] in (1, 2, 3) else 0
+            first = (5 if fields["FLPM"] else 4) if pgtt in (PGTT.FIRST, PGTT.NESTED) else 0
+            second = fields["AW"] + 2 if pgtt in (PGTT.SECOND, PGTT.NESTED) and fields["AW"] in (1, 2, 3) else 0
             return Shape(first, second) if fields["P"] else Shape(0, 0, known=False)
     return Shape(0, 0, known=False)
 

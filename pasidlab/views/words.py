@@ -49,6 +49,7 @@ _SENTENCES: Final[dict[Verb, str]] = {
     Verb.QUEUE_WORK: "queues work: {subject}",
     Verb.RUN_WORK: "runs work: {subject}",
     Verb.IGNORE: "ignored: {subject}",
+    Verb.LEAVE_OUT: "left out: {subject}",
     Verb.DEADLOCK: "DEADLOCK: {subject}",
     Verb.INSTALL: "installs {subject}",
     Verb.RESERVE: "reserves {subject}",

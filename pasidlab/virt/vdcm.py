@@ -50,7 +50,12 @@ class MediatedDevice(AcceleratorRegisters, state=("programmed",)):
     def __init__(self, kernel: Kernel, parent: Idxd, queue: WorkQueue, container: VfioContainer, name: str) -> None:
         setup = QueueSetup(queue.dedicated, _WQ_SIZE)
         super().__init__(
-            kernel.timeline, f"{kernel.altitude}.mdev[{name}]", [setup], kernel.altitude, configurable=False
+            kernel.timeline,
+            f"{kernel.altitude}.mdev[{name}]",
+            [setup],
+            kernel.altitude,
+            configurable=False,
+            ats=kernel.iommu.devices[parent.rid].ats,
         )
         self.name = name
         self.parent = parent

@@ -28,7 +28,7 @@ from pasidlab.hardware.iommu.vtd.invalidation import Descriptor
 from pasidlab.hardware.iommu.vtd.registers import VtdRegisters
 from pasidlab.hardware.iommu.vtd.tables import PasidLookup, find_context
 from pasidlab.hardware.iommu.vtd.virtual_command import VCMD_ALLOC, VCMD_FREE
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY
+from pasidlab.hardware.layouts.vtd import PASID_ENTRY, PGTT
 from pasidlab.hardware.layouts.vtd_queue import (
     QI_CONTEXT_CACHE,
     QI_IOTLB,
@@ -59,7 +59,6 @@ if TYPE_CHECKING:
 __all__ = ["BoundEntry", "VirtualPlatform", "VirtualVtd"]
 
 _ONE_PASID: Final = 1
-_FIRST_LEVEL: Final = 1
 _SOME_PAGES: Final = 3
 _CODES: Final = frozenset(ResponseCode)
 
@@ -193,20 +192,25 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
             self._sync(guest_pasid)
 
     def _sync(self, guest_pasid: int) -> None:
-        """Unbind on every device first what is different now: devices of one parent share an entry on the host."""
+        """Devices of one parent share an entry on the host: what is different on one of them is bound anew on all."""
         wanted = {rid: self._wanted(rid, guest_pasid) for rid in self.devices.keys()}
-        for rid, entry in wanted.items():
-            known = self.bound.get((rid, guest_pasid))
-            if known is not None and known != entry:
-                self._unbind(rid, guest_pasid, known)
+        known = {rid: entry for rid in wanted if (entry := self.bound.get((rid, guest_pasid))) is not None}
+        changed = {self._parent(rid) for rid, entry in known.items() if entry != wanted[rid]}
+        for rid, entry in known.items():
+            if self._parent(rid) in changed:
+                self._unbind(rid, guest_pasid, entry)
         for rid, entry in wanted.items():
             if entry is not None and (rid, guest_pasid) not in self.bound:
                 self._bind(rid, guest_pasid, entry.words)
 
+    def _parent(self, rid: int) -> int:
+        """The requester ID on the host of one of the guest's devices."""
+        return self._container.devices[self.devices[rid]].rid
+
     def _wanted(self, rid: int, guest_pasid: int) -> BoundEntry | None:
         """What the guest's tables ask for: a first-level entry that is present and valid, or nothing."""
         found = self.find_pasid_entry(rid, guest_pasid)
-        if found.reason is not None or PASID_ENTRY["PGTT"].get(found.words) != _FIRST_LEVEL:
+        if found.reason is not None or PASID_ENTRY["PGTT"].get(found.words) != PGTT.FIRST:
             return None
         return BoundEntry(found.words, self.pasids.get(guest_pasid, 0))
 
@@ -250,8 +254,7 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         Two interfaces of one parent look alike here; the one with the lower requester ID in the guest stands for both.
         """
         for (rid, guest_pasid), known in self.bound.items():
-            device = self._container.devices.get(self.devices[rid])
-            if device is not None and device.rid == request.rid and known.host_pasid == request.pasid:
+            if self._parent(rid) == request.rid and known.host_pasid == request.pasid:
                 allowed = find_context(self._lookup(), rid, guest_pasid, RequestKind.PAGE)
                 if isinstance(allowed, PasidLookup):
                     return ResponseCode.INVALID

@@ -3,8 +3,7 @@
 import pytest
 
 from pasidlab.errors import KernelError
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY
-from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
+from pasidlab.hardware.layouts.vtd import PASID_ENTRY, PGTT
 from pasidlab.timeline import Verb
 from tests.worlds import World, references
 

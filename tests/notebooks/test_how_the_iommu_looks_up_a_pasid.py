@@ -122,7 +122,7 @@ def test_what_the_text_says_comes_out(capsys: pytest.CaptureFixture[str]) -> Non
     printed = " ".join(capsys.readouterr().out.split())
     said = """
         PASID 1 | mode 1 | flat: 64 MiB | slot 0 of the directory | entry 1 of its table | Fault 0x5a | [254, 0, 0, 2]
-        copied 20 bytes | A=0x1 ADDR | A=0x1 D=0x1 ADDR | nobody has bound: 4 structures. Fault 0x59
+        copied 20 bytes | A=0x1 D=0x1 ADDR | A=0x1 D=0x1 ADDR | nobody has bound: 4 structures. Fault 0x59
         far away: 3 structures. Fault 0x51 | not mapped: 8 structures. Fault 0x71 | 51 bits: 4 structures. Fault 0x80
         a kernel: 4 structures. Fault 0x5d | DMAR: [DMA Read PASID 0x7] | lines in the log: 1
         guest PASID 1, host PASID 3 | looked up bit by bit | 8 stops | in the memory of a guest

@@ -52,7 +52,7 @@ SHIFT = {1: 12, 2: 21, 3: 30, 4: 39}
 ADDRESS = 0x000F_FFFF_FFFF_F000
 
 
-def places():
+def places() -> list[int]:
     """The pages of a process: one bit for each level's index."""
     return [sum((number >> level - 1 & 1) << SHIFT[level] for level in SHIFT) for number in range(16)]
 
@@ -217,7 +217,8 @@ class Software:
 
     def place(self, random: Random) -> int:
         """A page of a process, often one of those that are used most."""
-        return random.choice(self.hot if random.random() < 0.6 else places())
+        some: list[int] = self.hot if random.random() < 0.6 else places()
+        return random.choice(some)
 
     def chain(self, root: int, address: int) -> list[int]:
         """The entries that a walk to an address reads, as memory is now; rights are not looked at."""

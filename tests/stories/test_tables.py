@@ -45,9 +45,9 @@ def test_three_ways_lead_to_two_pages() -> None:
 
 
 def test_each_step_is_left_out_once_and_the_last_chapter_leaves_none_out() -> None:
-    """What the driver ignores, chapter by chapter."""
-    ignored = [[event.subject for event in told.events if event.verb is Verb.IGNORE] for told in chapters("stale")]
-    pasid_cache, iotlb, device_tlb, drain = (f"{what} is left out" for what in STEPS.values())
+    """What the driver leaves out, chapter by chapter."""
+    ignored = [[event.subject for event in told.events if event.verb is Verb.LEAVE_OUT] for told in chapters("stale")]
+    pasid_cache, iotlb, device_tlb, drain = STEPS.values()
     assert ignored == [[], [pasid_cache], [pasid_cache], [iotlb], [device_tlb], [drain], []]
 
 

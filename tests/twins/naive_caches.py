@@ -202,7 +202,7 @@ class NaiveUnit:
             here = frozenset(letter for number, letter in enumerate("rw") if bit(word, number))
             if not here:
                 if self.caching_mode:
-                    self.remember("page", tag, (-0x79, 1, frozenset("rwx")))
+                    self.grant(tag, -0x79, 1, letters & {"r", "w"})
                 raise Stop(0x79)
             if not letters & {"r", "w"} <= here:
                 raise Stop(0x85 if "w" in letters - here else 0x86)

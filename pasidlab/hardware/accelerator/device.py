@@ -316,12 +316,8 @@ class Accelerator(AcceleratorRegisters):
 
         Meanwhile whoever serves page requests runs. Where nobody does, the descriptor is dropped.
         """
-        count = 0
-        while meant := [
-            (group, work)
-            for group, work in self.waits.working()
-            if wq in (None, work.wq) and pasid in (None, work.request.pasid)
-        ]:
+        count = len(self._waiting(wq, pasid))
+        while meant := self._waiting(wq, pasid):
             group, work = meant[0]
             if work.action != NOT_READY:
                 self.agenda.disable(work.action)
@@ -329,8 +325,15 @@ class Accelerator(AcceleratorRegisters):
                 self._resume(group)
             elif not (drained and self.agenda.run_named(SERVE_PAGES)):
                 self.waits.abandon(group)
-                count += 1
         return count
+
+    def _waiting(self, wq: int | None, pasid: int | None) -> list[tuple[int, WaitingWork]]:
+        """The descriptors that wait for a page and are meant, by group."""
+        return [
+            (group, work)
+            for group, work in self.waits.working()
+            if wq in (None, work.wq) and pasid in (None, work.request.pasid)
+        ]
 
     def _matching(self, wq: int | None, pasid: int | None) -> Iterator[tuple[int, int, int]]:
         """Queue, ticket and action of every waiting descriptor that is meant."""

@@ -2,7 +2,8 @@
 
 Models the address translation cache of a PCIe function: filled by translation requests, tagged by PASID, emptied by
 invalidate requests only. An address from here goes onto the bus as *translated*: the IOMMU trusts it. What stays here
-too long is therefore the most dangerous of all stale translations.
+too long is therefore the most dangerous of all stale translations: a translated request has no PASID prefix, so that
+not even a PASID entry that is gone stops it.
 
 A line keeps the accesses that were granted; another access asks again. Pages are 4 KiB. Nothing is ever evicted.
 """
@@ -71,11 +72,6 @@ class DeviceTlb(Part):
             return same and first <= key[1] << PAGE_SHIFT < end
 
         for key in self.lines.select(meant):
-            del self.lines[key]
-
-    def clear(self) -> None:
-        """Drop everything, as a reset does."""
-        for key in self.lines.keys():
             del self.lines[key]
 
 

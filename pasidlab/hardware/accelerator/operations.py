@@ -78,7 +78,7 @@ class DmaPort(NamedTuple):
             place = self.tlb.keep(self.pasid, address, answer)
             if place is None or self.tlb.find(self.pasid, address, access, self.privileged) is None:
                 raise PageMissing(request)
-        return Translated(request._replace(address=place, kind=RequestKind.TRANSLATED), address)
+        return Translated(DmaRequest(self.rid, place, access, kind=RequestKind.TRANSLATED), address, self.pasid)
 
 
 Step = Callable[[DmaPort, Descriptor, int, int], Completion | None]

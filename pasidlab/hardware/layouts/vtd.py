@@ -13,6 +13,8 @@ masks.
 
 from __future__ import annotations
 
+from typing import Final
+
 from pasidlab.hardware.bits import Field, Layout
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "IQERR_REG",
     "PASID_DIR_ENTRY",
     "PASID_ENTRY",
+    "PGTT",
     "ROOT_ENTRY",
     "RTADDR_REG",
     "SL_ENTRY",
@@ -118,6 +121,16 @@ PASID_ENTRY = Layout(
 )
 
 # --- paging entries ---------------------------------------------------------------------------------------------------
+
+
+class PGTT:
+    """Translation types of a PASID entry; every other value is invalid."""
+
+    FIRST: Final = 1
+    SECOND: Final = 2
+    NESTED: Final = 3
+    PASS_THROUGH: Final = 4
+
 
 FL_ENTRY = Layout(
     "vtd_fl_entry",

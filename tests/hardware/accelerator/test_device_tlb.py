@@ -4,6 +4,7 @@ import pytest
 
 from pasidlab.hardware.accelerator.device_tlb import NO_PASID, DeviceLine, DeviceTlb
 from pasidlab.hardware.accelerator.register_map import wqcfg_offset
+from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.layouts.dsa import WQCFG
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.pcie import Access, InvalidateRequest, TranslationCompletion
@@ -125,20 +126,12 @@ def test_the_highest_page_is_part_of_the_whole_address_space(tlb):
     assert not len(tlb.lines)
 
 
-def test_clearing_drops_everything(tlb):
-    """As a reset does."""
-    for pasid in (PASID, None):
-        tlb.keep(pasid, AT, answer())
-    tlb.clear()
-    assert not len(tlb.lines)
-
-
 # --- the device that has it -------------------------------------------------------------------------------------------
 
 
-def bound(**options):
+def bound(identity=None, **options):
     """A process that may use the device, with two buffers."""
-    world = World()
+    world = World(identity=identity)
     if options:
         world.dsa = world.m.plug_accelerator("dsa1", **options)
     world.app = world.m.spawn("app")
@@ -164,13 +157,26 @@ def test_the_device_asks_once_for_each_page_and_access():
     assert world.app.read(world.dst, 14) == b"once and again"
 
 
-def test_a_page_that_was_read_is_asked_for_again_to_be_written():
-    """The right to read does not grant it."""
-    world = bound()
+@pytest.mark.parametrize(("nwfs", "asked"), [(True, 2), (False, 0)])
+def test_a_page_that_was_read_is_asked_for_again_only_where_the_right_is_missing(nwfs, asked):
+    """A unit with ECAP.NWFS grants what was asked for; without it the first answer held both rights."""
+    world = bound(identity=VtdIdentity(nwfs=nwfs))
     assert world.app.copy(world.dsa, world.src, world.dst, 14).ok
     begin = world.time.now
     assert world.app.copy(world.dsa, world.dst, world.src, 14).ok
-    assert questions(world, begin) == 2
+    assert questions(world, begin) == asked
+
+
+def test_a_line_for_reading_does_not_let_a_read_only_page_be_written():
+    """The device asks again, and there is no such right."""
+    world = bound()
+    with world.time.operation("mmap"):
+        page = world.app.process.mm.mmap(PAGE_SIZE, writable=False)
+    assert world.app.copy(world.dsa, page, world.dst, 14).ok
+    begin = world.time.now
+    assert not world.app.copy(world.dsa, world.src, page, 14).ok
+    assert questions(world, begin) >= 1
+    assert world.app.read(page, 14) == bytes(14)
 
 
 def test_what_the_device_uses_from_its_tlb_is_a_translated_request():

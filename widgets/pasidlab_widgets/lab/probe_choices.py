@@ -10,8 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import KernelError
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY
-from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
+from pasidlab.hardware.layouts.vtd import PASID_ENTRY, PGTT
 from pasidlab.views.directory import present_entries, table_of
 from pasidlab_widgets.lab.probe_words import PROBE
 

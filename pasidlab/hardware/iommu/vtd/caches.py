@@ -19,9 +19,11 @@ caching mode (CAP.CM=1) what is not present is kept as well: context entries, PA
 Source: revision 5.10 of the specification, chapter 6 (tables 17, 23, 24), and the notes on Linux and QEMU. A
 domain-selective invalidation of the context cache drops everything (a scalable-mode context entry has no domain). A
 page-selective invalidation of a domain drops its first-level and nested translations whole. Coarser than the
-specification, which is allowed: a PASID entry that is not present goes with any domain (there: domain 0). Finer: the
-IOTLB is looked up without the source id, as in the notes. Large pages are kept in pieces of 4 KiB that are invalidated
-together. What a page may be used for only because of this one PASID entry (WPE=0, NXE=0) is not kept.
+specification, which is allowed: a PASID entry that is not present goes with any domain (there: domain 0). Also coarser,
+as in the notes: the IOTLB is looked up without the source id, so that two devices whose entries for one domain and
+PASID name different tables share lines (only a guest can do that to itself). Large pages are kept in pieces of 4 KiB
+that are invalidated together. What a page may be used for only because of this one PASID entry (WPE=0, NXE=0) is not
+kept.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from pasidlab.hardware.bits import Field, Layout
 from pasidlab.hardware.iommu.vtd.rules import PT_SHIFT
+from pasidlab.hardware.layouts.vtd import PGTT
+from pasidlab.hardware.pcie import WHOLE_SPACE
 from pasidlab.timeline import Part, Table
 
 if TYPE_CHECKING:
@@ -64,9 +68,6 @@ SECOND_LEVEL: Final = -1
 """In place of the PASID in the tag of what the second level alone decides."""
 NOTHING: Final = -2
 """The same for entries that translate nothing: pass-through, or not present."""
-_EVERYTHING: Final = 1 << 64
-_SECOND_LEVEL_ONLY: Final = 2
-_PASS_THROUGH: Final = 4
 
 IOTLB_ENTRY: Final = Layout(
     "iotlb_entry",
@@ -119,7 +120,7 @@ class PasidLine(NamedTuple):
         """
         user = 7 if words[2] & 2 else 3
         allowed = user | (user << 3 if words[2] & 1 else 0)
-        tag = {_SECOND_LEVEL_ONLY: SECOND_LEVEL, _PASS_THROUGH: NOTHING}.get(words[0] >> 6 & 7, pasid)
+        tag = {PGTT.SECOND: SECOND_LEVEL, PGTT.PASS_THROUGH: NOTHING}.get(words[0] >> 6 & 7, pasid)
         return cls(words, at, fpd, words[1] & 0xFFFF, tag if words[0] & 1 else NOTHING, allowed)
 
 
@@ -230,7 +231,7 @@ class VtdCaches(Part):
             self._forget_paging(did, SECOND_LEVEL, start, size)
 
     def forget_pasid_translations(
-        self, did: int, pasid: int, start: int = 0, size: int = _EVERYTHING, *, leaf_only: bool = False
+        self, did: int, pasid: int, start: int = 0, size: int = WHOLE_SPACE, *, leaf_only: bool = False
     ) -> None:
         """The first-level and nested translations of one PASID, in a range."""
         lines, touches = self.iotlb, _reach(start, size)

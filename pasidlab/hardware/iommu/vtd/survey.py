@@ -24,6 +24,7 @@ from pasidlab.hardware.layouts.vtd import (
     FL_ENTRY,
     PASID_DIR_ENTRY,
     PASID_ENTRY,
+    PGTT,
     ROOT_ENTRY,
     RTADDR_REG,
     SL_ENTRY,
@@ -41,7 +42,6 @@ _POINTER: Final = ~0xFFF
 _PS: Final = 1 << 7
 _ALL: Final = (1 << 64) - 1
 _SCALABLE: Final = 1
-_FIRST, _SECOND, _NESTED = 1, 2, 3
 
 
 class TableUse(NamedTuple):
@@ -167,7 +167,11 @@ class Survey:
         for at, low in enumerate(words[::8]):
             if low & 1:
                 pgtt, third = low >> 6 & 7, words[8 * at + 2]
-                key = (pgtt, low & _POINTER if pgtt != _FIRST else 0, third & _POINTER if pgtt != _SECOND else 0)
+                key = (
+                    pgtt,
+                    low & _POINTER if pgtt != PGTT.FIRST else 0,
+                    third & _POINTER if pgtt != PGTT.SECOND else 0,
+                )
                 if key not in self._roots:
                     self._roots[key] = rid, pasid + at, words[8 * at : 8 * at + 8]
 
@@ -177,10 +181,10 @@ class Survey:
         """The tables that one PASID entry names."""
         pgtt, did = words[0] >> 6 & 7, PASID_ENTRY["DID"].get(words)
         depth = self._rules.depths.get(PASID_ENTRY["AW"].get(words), 0)
-        second = (words[0] & _POINTER, depth) if pgtt in (_SECOND, _NESTED) and depth else None
+        second = (words[0] & _POINTER, depth) if pgtt in (PGTT.SECOND, PGTT.NESTED) and depth else None
         if second is not None:
             self._walk(TableUse("second-level entry", SL_ENTRY, second[0], rid, pasid, did, depth))
-        if pgtt == _FIRST or (pgtt == _NESTED and second is not None):
+        if pgtt == PGTT.FIRST or (pgtt == PGTT.NESTED and second is not None):
             root, levels = words[2] & _POINTER, 5 if PASID_ENTRY["FLPM"].get(words) else 4
             use = TableUse("first-level entry", FL_ENTRY, root, rid, pasid, did, levels)
             self._walk(self._behind(use._replace(second=second), root) if second is not None else use)
@@ -289,9 +293,9 @@ def _of_paging_entry(layout: Layout, word: int, rules: VtdRules, level: int, nes
 def _of_pasid_entry(words: tuple[int, ...], rules: VtdRules) -> int:
     """Its own reserved bits, and address bits above the width in the pointers that its translation type uses."""
     mask, pgtt = PASID_ENTRY.join(rules.entry), words[0] >> 6 & 7
-    if pgtt in (_SECOND, _NESTED):
+    if pgtt in (PGTT.SECOND, PGTT.NESTED):
         mask |= PASID_ENTRY["SLPTPTR"].mask & ~(rules.haw_limit - 1)
-    if pgtt in (_FIRST, _NESTED):
-        limit = rules.haw_limit if pgtt == _FIRST else rules.mgaw_limit
+    if pgtt in (PGTT.FIRST, PGTT.NESTED):
+        limit = rules.haw_limit if pgtt == PGTT.FIRST else rules.mgaw_limit
         mask |= PASID_ENTRY["FLPTPTR"].mask & ~((limit - 1) << 128)
     return mask

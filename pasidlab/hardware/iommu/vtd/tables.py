@@ -9,6 +9,8 @@ Entries that are not present are looked at for FPD only: software keeps its own 
 is merged over context, directory and PASID entry. Left out: legacy mode (TTM=0), which is answered as an unusable
 table mode.
 
+A translated request has no PASID: one that has is refused as if ATS were not allowed (UNVERIFIED: its code).
+
 A context or PASID entry comes from the unit's caches when it is there; what was read from memory is kept only by a
 request that really happens, never by a question.
 """
@@ -192,6 +194,8 @@ def _denied(words: tuple[int, ...], pasid: int | None, kind: RequestKind) -> Fau
     """Whether the entry forbids this kind of request."""
     low = words[0]
     if kind in {RequestKind.TRANSLATION, RequestKind.TRANSLATED} and not low & 4:
+        return FaultReason.SCT_5
+    if kind is RequestKind.TRANSLATED and pasid is not None:
         return FaultReason.SCT_5
     if pasid is not None and not low & 8:
         return FaultReason.SCT_6

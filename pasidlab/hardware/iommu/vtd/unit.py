@@ -24,6 +24,7 @@ from pasidlab.hardware.iommu.vtd.registers import VtdRegisters
 from pasidlab.hardware.iommu.vtd.rules import is_interrupt_address
 from pasidlab.hardware.iommu.vtd.tables import Lookup, PasidLookup, Trace, find_context, find_pasid_entry
 from pasidlab.hardware.iommu.vtd.walk import NEEDS, VtdWalker
+from pasidlab.hardware.layouts.vtd import PGTT
 from pasidlab.hardware.layouts.vtd_queue import (
     QI_CONTEXT_CACHE,
     QI_DEV_TLB,
@@ -35,6 +36,7 @@ from pasidlab.hardware.layouts.vtd_queue import (
 )
 from pasidlab.hardware.memory import PAGE_SHIFT, PAGE_SIZE, Memory
 from pasidlab.hardware.pcie import (
+    WHOLE_SPACE,
     Access,
     DmaRequest,
     InvalidateRequest,
@@ -60,10 +62,9 @@ RECOVERABLE: Final = frozenset(
 """Faults that a translation request (ATS) is not blocked by: it is answered without the right, and nothing is recorded
 (but 0x91): the device may ask for the page and try again.
 """
+_LESS: Final = {int(FaultReason.SGN_6): Access.READ, int(FaultReason.SGN_7): Access.WRITE}
+"""What is tried when only one right is missing: the page may not be written, or not be read."""
 _DEVICE_SELECTIVE: Final = 3
-_EVERY_PAGE: Final = 1 << 64
-_FIRST_LEVEL: Final = 1
-_NESTED: Final = 3
 
 
 class VtdUnit(VtdRegisters):
@@ -116,37 +117,39 @@ class VtdUnit(VtdRegisters):
         return outcome
 
     def complete(self, request: DmaRequest) -> TranslationCompletion | Fault:
-        """Answer a translation request (ATS): 4 KiB, with the rights that were asked for as far as they are granted."""
-        found, access = self._resolve(request, keep=True, caches=self._kept), request.access
-        fault = found if isinstance(found, Fault) else None
-        if fault is not None and not self.translation_enabled:
-            return fault
-        if fault is not None and fault.code == FaultReason.SGN_6:
-            access = Access.READ
+        """Answer a translation request (ATS): 4 KiB, with the rights that there are.
+
+        A unit that does not know the "no write" flag (ECAP.NWFS) takes every request for one that will write as well,
+        and marks the page dirty where it may be written.
+        """
+        access = request.access
+        if access is not Access.EXECUTE and not self.identity.nwfs:
+            access = Access.ATOMIC
+        found = self._resolve(request._replace(access=access), keep=True, caches=self._kept)
+        if isinstance(found, Fault) and found.code in _LESS:
+            access = _LESS[found.code]
             found = self._resolve(request._replace(access=access), keep=True, caches=self._kept)
-        if fault is not None and (fault.code not in RECOVERABLE or fault.code == FaultReason.SFS_10):
-            self._report(fault)
-        if fault is not None and fault.code not in RECOVERABLE:
-            return fault
-        granted = 0 if isinstance(found, Fault) else NEEDS[access]
-        page = request.address & -PAGE_SIZE if isinstance(found, Fault) else found & -PAGE_SIZE
-        facts = {"rid": request.rid, "pasid": request.pasid, "address": request.address}
+        if not isinstance(found, Fault):
+            return self._completed(request, found & -PAGE_SIZE, NEEDS[access], "")
+        if self.translation_enabled and (found.code not in RECOVERABLE or found.code == FaultReason.SFS_10):
+            self._report(found._replace(request=request))
+        if found.code not in RECOVERABLE:
+            return found._replace(request=request)
+        return self._completed(request, request.address & -PAGE_SIZE, 0, found.meaning)
+
+    def _completed(self, request: DmaRequest, page: int, granted: int, why: str) -> TranslationCompletion:
+        """Tell of an answer, and give it."""
         rights = "".join(letter for bit, letter in ((1, "R"), (2, "W"), (4, "X")) if granted & bit)
-        after = f"{page:#x} ({rights})" if granted else "no page"
-        self.emit(Verb.ATS, str(request), after=after + (f": {fault.meaning}" if fault is not None else ""), **facts)
-        return TranslationCompletion(
-            page,
-            PAGE_SIZE,
-            read=bool(granted & 1),
-            write=bool(granted & 2),
-            execute=bool(granted & 4),
-            privileged=request.privileged,
-        )
+        after = f"{page:#x} ({rights})" if granted else f"no page: {why}"
+        facts = {"rid": request.rid, "pasid": request.pasid, "address": request.address}
+        self.emit(Verb.ATS, str(request), after=after, **facts)
+        read, write, execute = (bool(granted & bit) for bit in (1, 2, 4))
+        return TranslationCompletion(page, PAGE_SIZE, read, write, execute, request.privileged)
 
     def walk(self, request: DmaRequest, *, caches: bool = True) -> Walk:
         """What would happen to a request, with every stop on the way. Changes nothing.
 
-        Through stale caches the request itself may go another way in the end: it learns on its way, a question does not.
+        Through stale caches the request itself may go another way in the end: it learns on its way, questions do not.
         """
         stops: list[Stop] = []
         outcome = self._resolve(request, keep=False, caches=self._kept if caches else None, trace=stops)
@@ -267,9 +270,9 @@ class VtdUnit(VtdRegisters):
     def _forget_page(self, line: PasidLine, address: int) -> None:
         """What a page request says implicitly: the unit's own idea of this page may be out of date."""
         pgtt = line.words[0] >> 6 & 7
-        if pgtt == _FIRST_LEVEL:
+        if pgtt == PGTT.FIRST:
             self.caches.forget_pasid_translations(line.did, line.tag, address & -PAGE_SIZE, PAGE_SIZE)
-        elif pgtt == _NESTED:
+        elif pgtt == PGTT.NESTED:
             self.caches.forget_translations(line.did)
         else:
             self.caches.forget_second_level(line.did, address & -PAGE_SIZE, PAGE_SIZE, leaf_only=False)
@@ -320,8 +323,9 @@ class VtdUnit(VtdRegisters):
         elif layout is QI_IOTLB:
             self._forget_domain(at)
         elif layout is QI_PIOTLB:
-            start, size = _range(at) if at["G"] == 3 else (0, _EVERY_PAGE)
-            self.caches.forget_pasid_translations(at["DID"], at["PASID"], start, size, leaf_only=bool(at["IH"]))
+            start, size = _range(at) if at["G"] == 3 else (0, WHOLE_SPACE)
+            leaf_only = at["G"] == 3 and bool(at["IH"])
+            self.caches.forget_pasid_translations(at["DID"], at["PASID"], start, size, leaf_only=leaf_only)
         elif layout in (QI_DEV_TLB, QI_PASID_DEV_TLB):
             self._invalidate_device(descriptor)
         elif layout is QI_PAGE_GROUP_RESP:

@@ -12,6 +12,8 @@ from pasidlab.hardware.layouts.vtd import CAP_REG, ECAP_REG
 
 __all__ = ["Capabilities"]
 
+_BUILT: Final = 0b0110
+"""Second levels that this driver can offer: its tables have 4 levels, and may have 3."""
 _SUPPORT: Final = {"SRE": "SRS", "EAFE": "EAFS"}
 """Fields of a PASID entry that need a capability, and the capability."""
 
@@ -38,7 +40,7 @@ class Capabilities(NamedTuple):
     @classmethod
     def read(cls, cap: int, ecap: int, *, la57: bool = False) -> Capabilities:
         """Read the two registers; a first level of five levels needs ``la57`` of the processor as well."""
-        widths = CAP_REG["SAGAW"].get((cap,))
+        widths = CAP_REG["SAGAW"].get((cap,)) & _BUILT
         return cls(
             nesting=bool(ECAP_REG["NEST"].get((ecap,))),
             first_level=bool(ECAP_REG["FSTS"].get((ecap,))),

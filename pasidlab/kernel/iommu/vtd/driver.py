@@ -132,13 +132,20 @@ class VtdDriver(Actor):
         return table
 
     def remove_device(self, rid: int) -> None:
-        """Take the context entry and the PASID table away: P first, then the caches forget, then the rest."""
+        """Take the context entry and the PASID table away: P first, then the caches forget, then the rest.
+
+        Before that the device stops translating. ``-EBUSY`` while a domain is attached.
+        """
+        attached = [domain.name for domain in self.domains.values() if rid in domain.rids or rid in domain.aux]
+        if attached:
+            raise KernelError("EBUSY", f"{format_rid(rid)} must be detached from {', '.join(attached)} first")
         self.clear_entry(rid, PASID_RID2PASID)
+        disable_translation(self.function(rid), self.devices[rid])
         slot = self._context_slot(rid)
         self.memory.store(slot, self.memory.load(slot) & ~1)
-        self.queue.submit(self.queue.context_cache(rid), self.queue.everything()[1], *self.device_flush(rid))
+        self.queue.submit(self.queue.context_cache(rid), self.queue.all_pasids(), *self.device_flush(rid))
         self.memory.store_words(slot, (0,) * CONTEXT_ENTRY.word_count)
-        disable_translation(self.function(rid), self.devices.pop(rid))
+        del self.devices[rid]
         self.tables.pop(rid).destroy()
 
     def function(self, rid: int) -> PciFunction:

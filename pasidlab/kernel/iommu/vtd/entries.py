@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import KernelError
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY
-from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
+from pasidlab.hardware.layouts.vtd import PASID_ENTRY, PGTT
 
 if TYPE_CHECKING:
     from pasidlab.kernel.iommu.vtd.capabilities import Capabilities

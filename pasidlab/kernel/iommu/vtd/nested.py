@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY
+from pasidlab.hardware.layouts.vtd import PASID_ENTRY, PGTT
 from pasidlab.kernel.iommu.checks import Check, refuse
 from pasidlab.kernel.iommu.uapi import VTD_FLAGS, GuestPasidBind
-from pasidlab.kernel.iommu.vtd.pasid_table import PGTT
 
 if TYPE_CHECKING:
     from pasidlab.kernel.iommu.vtd.capabilities import Capabilities

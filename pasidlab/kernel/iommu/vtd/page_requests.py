@@ -7,7 +7,8 @@ to its guest and answers later.
 
 Refused as invalid: no PASID, an address that is not canonical, a privileged request that reads or writes, executing
 together with reading, a PASID that nobody has bound on this device (which covers unknown devices). A group is answered
-once, with the worst of its answers. A stop marker gets no answer.
+once, with the worst of its answers. A stop marker gets no answer. Private data in a request is not echoed: no device
+here sends any.
 """
 
 from __future__ import annotations
@@ -91,9 +92,12 @@ class PageRequests(Actor, state=("_action",)):
             self._action = self._agenda.enable(self, SERVE_PAGES, f"IOMMU driver of {self.altitude}: {SERVE_PAGES}")
 
     def run_enabled(self, what: str) -> None:
-        """The thread runs."""
+        """The thread runs. What goes wrong in it is told and stays in this kernel: nobody waits for its result."""
         self._action = None
-        self.serve()
+        try:
+            self.serve()
+        except KernelError as error:
+            self.emit(Verb.REFUSE, f"{SERVE_PAGES}: {error.reason}", after=f"-{error.name}")
 
     def cancel(self) -> None:
         """The kernel stops where it is: its thread does not run any more."""
@@ -120,7 +124,7 @@ class PageRequests(Actor, state=("_action",)):
     # --- one request --------------------------------------------------------------------------------------------------
 
     def _handle(self, request: PageRequest) -> None:
-        if request.last and not (request.read or request.write or request.execute):
+        if request.last and not (request.read or request.write):
             return
         refused = self._refusal(request)
         facts = {"rid": request.rid, "pasid": request.pasid, "address": request.address, "group": request.group}

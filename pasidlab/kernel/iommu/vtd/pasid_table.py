@@ -20,20 +20,11 @@ if TYPE_CHECKING:
     from pasidlab.kernel.pages import PageAllocator
     from pasidlab.timeline import Timeline
 
-__all__ = ["PDTS_FULL", "PGTT", "PasidTable"]
+__all__ = ["PDTS_FULL", "PasidTable"]
 
 PDTS_FULL: Final = 7
 """Directory size code for 2^20 PASIDs: 2^(PDTS+7) directory entries."""
 _DIRECTORY_PAGES: Final = (1 << PDTS_FULL + 7) * 8 >> 12
-
-
-class PGTT:
-    """Translation types of a PASID entry."""
-
-    FIRST: Final = 1
-    SECOND: Final = 2
-    NESTED: Final = 3
-    PASS_THROUGH: Final = 4
 
 
 class PasidTable(Part, state=("directory",)):

@@ -43,7 +43,7 @@ _PASID_SELECTIVE: Final = 1
 _ALL_PAGES_OF_PASID: Final = 2
 _SOME_PAGES: Final = 3
 _DOMAIN_SELECTIVE: Final = 2
-_EVERY_PAGE: Final = 52
+_WHOLE_ORDER: Final = 52
 """Address mask that stands for the whole address space, in a device-TLB invalidation."""
 
 Descriptor = tuple[int, ...]
@@ -71,9 +71,13 @@ class InvalidationQueue(Part, state=("_done", "_tail")):
         """Forget all; needed after a new root table unless the unit does so by itself (CAP.ESRTPS)."""
         return (
             QI_CONTEXT_CACHE.encode(TYPE=1, G=_GLOBAL),
-            QI_PASID_CACHE.encode(TYPE=7, G=_ALL_PASIDS),
+            self.all_pasids(),
             QI_IOTLB.encode(TYPE=2, G=_GLOBAL, DR=1, DW=1),
         )
+
+    def all_pasids(self) -> Descriptor:
+        """Forget every PASID entry."""
+        return QI_PASID_CACHE.encode(TYPE=7, G=_ALL_PASIDS)
 
     def context_cache(self, rid: int) -> Descriptor:
         """Forget the context entry of one device (tagged with domain 0 while it was not present)."""
@@ -97,10 +101,10 @@ class InvalidationQueue(Part, state=("_done", "_tail")):
 
     def device_tlb(self, rid: int) -> Descriptor:
         """Let a device forget every translation for requests without PASID."""
-        return QI_DEV_TLB.encode(TYPE=3, SID=rid, S=1, ADDR=_device_address(0, _EVERY_PAGE), **self._physical(rid))
+        return QI_DEV_TLB.encode(TYPE=3, SID=rid, S=1, ADDR=_device_address(0, _WHOLE_ORDER), **self._physical(rid))
 
     def pasid_device_tlb(
-        self, rid: int, pasid: int, start: int = 0, order: int = _EVERY_PAGE, depth: int = 0
+        self, rid: int, pasid: int, start: int = 0, order: int = _WHOLE_ORDER, depth: int = 0
     ) -> Descriptor:
         """Let a device forget 2^``order`` pages of one PASID; ``depth`` is its invalidate queue depth."""
         where = {"S": int(order > 0), "ADDR": _device_address(start, order)}
@@ -150,7 +154,7 @@ class InvalidationQueue(Part, state=("_done", "_tail")):
 def _device_address(start: int, order: int) -> int:
     """The address of a device-TLB invalidation: its low ones and the zero above them say how many pages are meant.
 
-    >>> hex(_device_address(0x10000, 2)), hex(_device_address(0, _EVERY_PAGE))
+    >>> hex(_device_address(0x10000, 2)), hex(_device_address(0, _WHOLE_ORDER))
     ('0x11000', '0x7ffffffffffff000')
     """
     return start & -(PAGE_SIZE << order) | ((1 << order - 1) - 1 << PAGE_SHIFT if order else 0)

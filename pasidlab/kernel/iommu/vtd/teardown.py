@@ -60,7 +60,7 @@ class Teardown(Part, state=("left_out",)):
             again = self._unless("iotlb", queue.pasid_iotlb(did, pasid))
             self._driver.page_requests.drain(rid, pasid, [*again, *device_flush])
         for step in sorted(self.left_out):
-            self._driver.emit(Verb.IGNORE, f"{STEPS[step]} is left out", rid=rid, pasid=pasid)
+            self._driver.emit(Verb.LEAVE_OUT, STEPS[step], rid=rid, pasid=pasid)
 
     def _unless(self, step: str, *descriptors: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         """The descriptors of a step, or none if it is left out."""
