@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["kvm_entries", "no_orphans", "page_tables", "reach", "work_queues"]
 
 _BY_DOMAIN: Final = (PGTT.SECOND, PGTT.NESTED)
+_NOBODY: Final = "nobody"
 
 
 def _assigned_to(machine: Machine, rid: int) -> Vmm | None:
@@ -71,7 +72,7 @@ def _landed(machine: Machine, frames: dict[str, set[int]], event: Event, later: 
     if owner is None:
         return
     reached = [name for name, own in frames.items() if hpa >> 12 in own]
-    gone = owner not in frames and owner != HOST
+    gone = owner not in (*frames, HOST, _NOBODY)
     if not gone and reached != ([owner] if owner != HOST else []):
         whose = ", ".join(reached) or HOST
         yield f"DMA of {format_rid(rid)} with PASID {number} of {owner} reached {hpa:#x}, memory of {whose}"
@@ -87,7 +88,7 @@ def _owner(machine: Machine, rid: int, pasid: int, later: list[Event]) -> str | 
     for event in later:
         if event.verb is Verb.RECLAIM and event.altitude == HOST and event.fact("ioasid") == pasid:
             return str(event.before)
-    return None if pasid == PASID_RID2PASID else "nobody"
+    return None if pasid == PASID_RID2PASID else _NOBODY
 
 
 def kvm_entries(machine: Machine) -> Iterator[str]:

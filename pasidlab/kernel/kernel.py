@@ -114,9 +114,10 @@ class Kernel(Actor):
     def remove(self, name: str) -> None:
         """A device goes: processes that have it open lose it, its driver lets go, its PASID tables are freed.
 
-        ``-EBUSY`` while mediated devices are cut from it.
+        ``-EBUSY`` while mediated devices are cut from it, or a domain is attached to it.
         """
         device = self.accelerators[name]
+        self.iommu.check_detached(device.rid)
         cut = [client for queue in device.queues.values() if queue.kind is QueueType.MDEV for client in queue.clients]
         if cut:
             raise KernelError("EBUSY", f"{name} must not go while {', '.join(map(str, cut))} are cut from it")

@@ -186,22 +186,38 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         """A new root table: everything behind it may be different."""
         self._look_again(None)
 
+    def _translation_switched(self) -> None:
+        """While translation is off nothing is bound; what the tables say counts when it is on."""
+        self._look_again(None)
+
     def _look_again(self, guest_pasids: list[int] | None) -> None:
         """The guest may have changed these PASID entries (``None``: all) on any device: compare with what is bound."""
         for guest_pasid in guest_pasids or sorted({*self.pasids.keys(), *self._bound_pasids()}):
             self._sync(guest_pasid)
 
     def _sync(self, guest_pasid: int) -> None:
-        """Devices of one parent share an entry on the host: what is different on one of them is bound anew on all."""
+        """Make the host's bindings of a guest PASID what the guest's tables ask for, on every device."""
         wanted = {rid: self._wanted(rid, guest_pasid) for rid in self.devices.keys()}
-        known = {rid: entry for rid in wanted if (entry := self.bound.get((rid, guest_pasid))) is not None}
-        changed = {self._parent(rid) for rid, entry in known.items() if entry != wanted[rid]}
-        for rid, entry in known.items():
-            if self._parent(rid) in changed:
-                self._unbind(rid, guest_pasid, entry)
+        for rid, entry in wanted.items():
+            known = self.bound.get((rid, guest_pasid))
+            if known is not None and known != entry:
+                self._unbind(rid, guest_pasid, known)
         for rid, entry in wanted.items():
             if entry is not None and (rid, guest_pasid) not in self.bound:
-                self._bind(rid, guest_pasid, entry.words)
+                self._bind_as_wanted(rid, guest_pasid, entry)
+
+    def _bind_as_wanted(self, rid: int, guest_pasid: int, entry: BoundEntry) -> None:
+        """Devices of one parent share an entry on the host: those that were bound otherwise are bound anew, after."""
+        others = [
+            (other, known)
+            for (other, number), known in self.bound.items()
+            if number == guest_pasid and self._parent(other) == self._parent(rid) and known.words != entry.words
+        ]
+        for other, known in others:
+            self._unbind(other, guest_pasid, known)
+        self._bind(rid, guest_pasid, entry.words)
+        for other, known in others:
+            self._bind(other, guest_pasid, known.words)
 
     def _parent(self, rid: int) -> int:
         """The requester ID on the host of one of the guest's devices."""
@@ -210,7 +226,11 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
     def _wanted(self, rid: int, guest_pasid: int) -> BoundEntry | None:
         """What the guest's tables ask for: a first-level entry that is present and valid, or nothing."""
         found = self.find_pasid_entry(rid, guest_pasid)
-        if found.reason is not None or PASID_ENTRY["PGTT"].get(found.words) != PGTT.FIRST:
+        if (
+            not self.translation_enabled
+            or found.reason is not None
+            or PASID_ENTRY["PGTT"].get(found.words) != PGTT.FIRST
+        ):
             return None
         return BoundEntry(found.words, self.pasids.get(guest_pasid, 0))
 

@@ -38,6 +38,14 @@ class Watcher:
         self.told.append((start, count, mapped, self.pages.used))
 
 
+class Deaf(Watcher):
+    """A notifier whose queue to the IOMMU has stopped."""
+
+    def invalidate_range(self, mm, start, count):
+        """Nobody can be told."""
+        raise KernelError("EIO", "the IOMMU did not complete an invalidation")
+
+
 @pytest.fixture
 def mm():
     """A fresh address space over 1 MiB."""
@@ -137,6 +145,23 @@ def test_a_mapping_of_which_no_page_ever_came_needs_no_flush(mm):
     mm.notifiers[watcher.path] = watcher
     mm.munmap(at)
     assert watcher.told == []
+
+
+def test_memory_stays_when_somebody_cannot_be_told_that_it_goes(mm):
+    """A device might still write there: mapping, pages and contents are as before, and a second try frees them."""
+    used = mm._pages.used
+    at = mm.mmap(3 * PAGE_SIZE, populate=False)
+    mm.write(at + PAGE_SIZE, b"kept")
+    out = mm._pages.used
+    deaf = Deaf(mm._pages)
+    mm.notifiers[deaf.path] = deaf
+    with pytest.raises(KernelError, match="EIO"):
+        mm.munmap(at)
+    assert (at in mm.areas, present(mm, at, 3), mm._pages.used) == (True, [1], out)
+    assert mm.read(at + PAGE_SIZE, 4) == b"kept"
+    del mm.notifiers[deaf.path]
+    mm.exit()
+    assert mm._pages.used == used
 
 
 # --- a device that asks -----------------------------------------------------------------------------------------------
@@ -432,6 +457,21 @@ def test_more_descriptors_may_wait_than_requests_may_be_outstanding(world):
     world.m.run()
     assert {ticket.poll().status for ticket in tickets} == {CompletionStatus.SUCCESS}
     at_rest(world)
+
+
+@pytest.mark.parametrize("count", [40, 500])
+def test_a_process_may_end_with_more_waiting_than_may_be_asked_for(world, count):
+    """The unit answers the rest at once, since the entry is gone: each group gets one answer and one way to go on."""
+    src = world.app.buffer(b"many")
+    for _ in range(count):
+        dst = demand(world)
+        world.app.submit(world.dsa, src, dst, 4, block_on_fault=True)
+        world.m.run(world.m.pending[-1].number)
+    assert len(world.dsa.hardware.waits.groups) == count > world.dsa.hardware.waits.outstanding
+    world.app.exit()
+    world.m.run()
+    at_rest(world)
+    assert world.pasid not in world.core.ids
 
 
 def test_a_full_queue_loses_nothing():

@@ -174,6 +174,8 @@ class Twin:
             raise Blocked(0x43)
         if request.kind in (TRANSLATION, TRANSLATED) and not bits(context[0], 2, 2):
             raise Blocked(0x44)
+        if request.kind == TRANSLATED and request.pasid is not None:
+            raise Blocked(0x44)
         if pasid is not None and not bits(context[0], 3, 3):
             raise Blocked(0x45)
         if request.kind == PAGE and not bits(context[0], 4, 4):

@@ -243,3 +243,20 @@ def test_traps_are_the_hypervisors(world):
     command(world, ALLOC)
     trap = next(event for event in world.since(begin) if event.verb is Verb.TRAP)
     assert (trap.actor, trap.altitude, trap.fact("command")) == ("vmm", HOST, 1)
+
+
+def test_nothing_is_bound_while_the_guest_has_translation_off():
+    """GCMD.TE falls: what was bound is unbound on the host; it rises: what the tables still say is bound again."""
+    world = TwoVms()
+    viommu = world.vm1.vmm.viommu
+    assert viommu.bound.keys() == [(0x18, 1)]
+    with world.time.operation("TE=0"):
+        viommu.mmio_write(reg.GCMD, reg.GCMD_QIE, 4)
+    assert viommu.bound.keys() == []
+    assert world.entry(world.h1) == (0,) * 8
+    assert world.m.check().ok
+    with world.time.operation("TE=1"):
+        viommu.mmio_write(reg.GCMD, reg.GCMD_QIE | reg.GCMD_TE, 4)
+    assert viommu.bound.keys() == [(0x18, 1)]
+    assert world.app1.copy(world.adi1, world.app1.buffer(b"again"), world.app1.buffer(5), 5).ok
+    assert world.m.check().ok

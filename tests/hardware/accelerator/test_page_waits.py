@@ -23,7 +23,7 @@ from pasidlab.hardware.pcie import (
     ResponseCode,
     TranslationCompletion,
 )
-from pasidlab.timeline import Agenda, Timeline
+from pasidlab.timeline import Agenda, Timeline, Verb
 
 RID, PASID, OTHER = 0x6A08, 5, 6
 RECORD = 0x9000
@@ -390,6 +390,20 @@ def test_an_answered_descriptor_is_drained_at_once(bench):
     bench.command(Command.DRAIN_WQ, queue_bitmap(SHARED))
     assert bench.status(record) is CompletionStatus.SUCCESS
     assert bench.agenda.actions() == []
+
+
+@pytest.mark.parametrize(("how", "verb"), [("drain", "drained"), ("abort", "aborted")])
+def test_those_that_wait_for_a_page_are_counted(bench, how, verb):
+    """One answered, one not, one of another PASID: the first two are meant, whether they are done or dropped."""
+    bench.fill(3)
+    bench.unit.pages.add(3)
+    bench.answer()
+    bench.fill(4)
+    bench.fill(5, OTHER)
+    assert getattr(bench.device, how)(pasid=PASID) == 2
+    told = [event for event in bench.time.events if event.verb is Verb.DRAIN][-1]
+    assert (verb in told.subject, told.fact("count")) == (True, 2)
+    assert [work.request.pasid for _, work in bench.device.waits.working()] == [OTHER]
 
 
 def test_aborting_makes_room_for_those_that_could_not_be_asked_for():

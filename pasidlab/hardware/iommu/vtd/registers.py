@@ -240,8 +240,8 @@ class VtdRegisters(Actor, state=("root_pointer", "unanswered")):
         """Invalidate context entries (CCMD): 1 all, 2 a domain's, 3 a device's; returns what was done (1 to 3)."""
         return granularity
 
-    def _translation_disabled(self) -> None:
-        """TE fell: a unit in scalable mode forgets everything it keeps (specification 11.4.4.1)."""
+    def _translation_switched(self) -> None:
+        """TE rose or fell; when it falls a unit in scalable mode forgets what it keeps (specification 11.4.4.1)."""
 
     def _virtual_command(self, command: int, operand: int) -> tuple[int, int]:
         """Carry out a virtual command; returns status code and result. Here: no command is known."""
@@ -258,8 +258,8 @@ class VtdRegisters(Actor, state=("root_pointer", "unanswered")):
         self.registers.set32(GSTS, status)
         if not status & (GCMD_TE | _IRE):
             self.faults.restart()
-        if before & ~status & GCMD_TE:
-            self._translation_disabled()
+        if (before ^ status) & GCMD_TE:
+            self._translation_switched()
         if (before ^ status) & GCMD_QIE:
             self._queue_switched()
         if command & GCMD_SRTP:

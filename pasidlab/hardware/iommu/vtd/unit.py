@@ -298,8 +298,9 @@ class VtdUnit(VtdRegisters):
 
     # --- invalidation -------------------------------------------------------------------------------------------------
 
-    def _translation_disabled(self) -> None:
-        self.caches.forget_everything()
+    def _translation_switched(self) -> None:
+        if not self.translation_enabled:
+            self.caches.forget_everything()
 
     def _root_table_set(self) -> None:
         if self.identity.esrtps:

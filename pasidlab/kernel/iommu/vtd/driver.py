@@ -136,9 +136,7 @@ class VtdDriver(Actor):
 
         Before that the device stops translating. ``-EBUSY`` while a domain is attached.
         """
-        attached = [domain.name for domain in self.domains.values() if rid in domain.rids or rid in domain.aux]
-        if attached:
-            raise KernelError("EBUSY", f"{format_rid(rid)} must be detached from {', '.join(attached)} first")
+        self.check_detached(rid)
         self.clear_entry(rid, PASID_RID2PASID)
         disable_translation(self.function(rid), self.devices[rid])
         slot = self._context_slot(rid)
@@ -147,6 +145,12 @@ class VtdDriver(Actor):
         self.memory.store_words(slot, (0,) * CONTEXT_ENTRY.word_count)
         del self.devices[rid]
         self.tables.pop(rid).destroy()
+
+    def check_detached(self, rid: int) -> None:
+        """``-EBUSY`` while a domain is attached to the device."""
+        attached = [domain.name for domain in self.domains.values() if rid in domain.rids or rid in domain.aux]
+        if attached:
+            raise KernelError("EBUSY", f"{format_rid(rid)} must be detached from {', '.join(attached)} first")
 
     def function(self, rid: int) -> PciFunction:
         """The PCI function behind a requester ID."""

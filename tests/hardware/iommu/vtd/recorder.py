@@ -37,8 +37,8 @@ class Recorder(VtdRegisters):
     def _root_table_set(self):
         self.told.append(("root", self.root_pointer))
 
-    def _translation_disabled(self):
-        self.told.append(("off",))
+    def _translation_switched(self):
+        self.told.append(("on" if self.translation_enabled else "off",))
 
     def _invalidate(self, descriptor):
         self.told.append((descriptor.name, descriptor.words))

@@ -78,11 +78,11 @@ def test_commands_that_the_unit_does_not_have_do_nothing(card, command):
     assert unit.mmio_read(GSTS, 4) == GCMD_TE
 
 
-def test_switching_translation_off_is_told_once(unit):
-    """The hook hears of the fall of TE, not of its rise, nor of what stays off."""
+def test_switching_translation_is_told_once(unit):
+    """The hook hears of the rise and of the fall of TE, and not of what stays as it is."""
     for command in (0, GCMD_TE, GCMD_TE, 0, 0):
         unit.mmio_write(GCMD, command, 4)
-    assert unit.told == [("off",)]
+    assert unit.told == [("on",), ("off",)]
 
 
 def test_a_context_command_is_carried_out_and_answered(unit):
