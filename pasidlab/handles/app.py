@@ -156,11 +156,11 @@ class App(Handle):
         Errors: as for :meth:`submit`. A DMA fault is no error of the call: the outcome tells it, and the IOMMU has
         recorded it.
         """
-        before = {action.number for action in self.machine.pending}
+        before = self.machine.pending
         ticket = self.submit(device, src, dst, size, block_on_fault)
         agenda = self.machine.agenda
         while ticket.poll() is None:
-            new = [action for action in self.machine.pending if action.number not in before]
+            new = [action for action in self.machine.pending if action not in before]
             if new:
                 agenda.run(new[0].number)
             elif not (self._waits(ticket) and agenda.run_named(SERVE_PAGES)):

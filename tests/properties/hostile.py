@@ -1,0 +1,314 @@
+"""What a hostile guest can do: registers, descriptors, tables, answers, portals, configuration space.
+
+Everything is drawn from one generator of numbers. Each move is a method that takes the VM.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from pasidlab.errors import KernelError
+from pasidlab.hardware.accelerator import register_map as device_registers
+from pasidlab.hardware.accelerator.descriptor import Descriptor
+from pasidlab.hardware.iommu.vtd import register_file as reg
+from pasidlab.hardware.layouts.vtd import PASID_ENTRY
+from pasidlab.hardware.layouts.vtd_queue import (
+    QI_CONTEXT_CACHE,
+    QI_DEV_TLB,
+    QI_IEC,
+    QI_IOTLB,
+    QI_PAGE_GROUP_RESP,
+    QI_PASID_CACHE,
+    QI_PASID_DEV_TLB,
+    QI_PIOTLB,
+    QI_WAIT,
+)
+from pasidlab.hardware.memory import PAGE_SIZE
+from pasidlab.kernel.platform import ECAM_BASE, IOMMU_BASE
+from pasidlab.machine import Machine
+
+__all__ = ["EVIL_MOVES", "MEMORY", "Mischief", "refused_to"]
+
+MEMORY = 1 << 20
+FRAMES = MEMORY // PAGE_SIZE
+REGISTERS = tuple(
+    getattr(reg, name)
+    for name in ("GCMD", "RTADDR", "CCMD", "FSTS", "FECTL", "IQH", "IQT", "IQA", "ICS", "IECTL", "IQERR")
+) + tuple(getattr(reg, name) for name in ("PQH", "PQT", "PQA", "PRS", "PECTL"))
+VIRTUAL_COMMAND = IOMMU_BASE + 0xE10
+DESCRIPTORS = {
+    QI_CONTEXT_CACHE: 1,
+    QI_IOTLB: 2,
+    QI_DEV_TLB: 3,
+    QI_IEC: 4,
+    QI_WAIT: 5,
+    QI_PIOTLB: 6,
+    QI_PASID_CACHE: 7,
+    QI_PASID_DEV_TLB: 8,
+    QI_PAGE_GROUP_RESP: 9,
+}
+EVIL_MOVES = {
+    "register": 3,
+    "repair": 4,
+    "descriptor": 5,
+    "answer": 3,
+    "pasid_entry": 2,
+    "context_entry": 1,
+    "page_table": 2,
+    "memory": 1,
+    "device_register": 2,
+    "config_space": 1,
+    "portal": 3,
+    "virtual_command": 1,
+    "free": 1,
+    "raw_bind": 1,
+    "work": 9,
+    "program_ends": 2,
+}
+"""How often each of them, against each other."""
+
+
+def refused_to(names, call, *args, **options):
+    """What a call answers; ``None`` if it is refused with one of these errors."""
+    try:
+        return call(*args, **options)
+    except KernelError as error:
+        if error.name not in names:
+            raise
+        return None
+
+
+class Mischief:
+    """The moves. ``said`` is the last one in words, ``seen`` counts."""
+
+    m: Machine
+
+    def __init__(self, seed, seen):
+        self.r = random.Random(seed)
+        self.seen: Counter[str] = seen
+        self.said = "nothing yet"
+        self.count = 0
+
+    def any_of(self, things):
+        """One of them, or ``None``."""
+        return self.r.choice(things) if things else None
+
+    def new_name(self):
+        """A name that no program has had."""
+        self.count += 1
+        return f"app{self.count}"
+
+    def number(self):
+        """A number as a register might get it."""
+        r = self.r
+        return r.choice(
+            (r.getrandbits(64), r.getrandbits(20), r.choice((0, 1, 2, 0xFFFF_FFFF, (1 << 64) - 1)), self.frame(), 0)
+        ) or 1 << r.randrange(64)
+
+    def frame(self):
+        """The address of some frame of a guest."""
+        return self.r.randrange(FRAMES) << 12
+
+    def place(self, vm):
+        """An address: of one of the guest's programs, most often."""
+        starts = [start for app in vm.apps for start in app.process.mm.areas.keys()]
+        if starts and self.r.random() < 0.7:
+            return self.r.choice(starts) + self.r.choice((0, 8, 64, 4000))
+        return self.number()
+
+    def write(self, vm, address, value, size=8):
+        """A store that traps."""
+        self.said += f" {address:#x} = {value:#x}"
+        vm.kernel.platform.mmio.write(address, value & (1 << 8 * size) - 1, size)
+
+    def submit(self, vm, *descriptors):
+        """Into the guest's own invalidation queue."""
+        self.said += f" {descriptors}"
+        vm.kernel.iommu.queue.submit(*descriptors)
+
+    def register(self, vm):
+        """Any register of the emulated unit."""
+        offset = self.r.choice(REGISTERS) if self.r.random() < 0.9 else self.r.randrange(0x1000)
+        value = self.r.choice((0, 1 << 31, 1 << 26, 1 << 31 | 1 << 26)) if offset == reg.GCMD else self.number()
+        self.write(vm, IOMMU_BASE + offset, value, self.r.choice((4, 8)))
+
+    def repair(self, vm):
+        """The guest's kernel sets its registers right again, as far as it remembers them."""
+        mmio = vm.kernel.platform.mmio
+        mmio.write(IOMMU_BASE + reg.FSTS, 0x7F, 4)
+        mmio.write(IOMMU_BASE + reg.GCMD, 1 << 31 | 1 << 26, 4)
+
+    def descriptor(self, vm):
+        """Any descriptor, most of them well formed."""
+        layout = self.r.choice(tuple(DESCRIPTORS))
+        words = list(layout.encode(**{field.name: self.field(vm, layout, field) for field in layout.fields}))
+        if self.r.random() < 0.1:
+            words[0] ^= self.number()
+        self.submit(vm, tuple(words))
+
+    def field(self, vm, layout, field):
+        """A value for one field of a descriptor."""
+        r, name = self.r, field.name
+        rids = vm.vmm.viommu.devices.keys()
+        values = {
+            "TYPE": lambda: DESCRIPTORS[layout],
+            "SID": lambda: r.choice(rids) if rids else 0,
+            "RID": lambda: r.choice(rids) if rids else 0,
+            "PASID": lambda: r.choice((1, 1, 1, 2, 3, r.getrandbits(20))),
+            "DID": lambda: r.choice((1, 1, 2, 0)),
+            "RC": lambda: r.choice((0, 1, 15, 2)),
+            "PP": lambda: r.choice((1, 1, 1, 0)),
+            "LPIG": lambda: 1,
+            "PRGI": lambda: r.choice((0, 1, 2, r.getrandbits(9))),
+            "AM": lambda: r.choice((0, 1, 9, 18, r.getrandbits(6))),
+            "STADDR": lambda: self.frame() | r.randrange(1024) * 4,
+            "ADDR": lambda: self.place(vm) & -PAGE_SIZE & (1 << 64) - 1,
+        }
+        if name in values:
+            return values[name]()
+        return r.choice((0, 0, 0, 1)) * r.getrandbits(field.width) << field.shift
+
+    def answer(self, vm):
+        """Answer a request that waits for the guest, or guess one of somebody else, with any code."""
+        asked = [(one.rid, one.pasid or 0, one.group) for one in vm.vmm.viommu.page_queue.requests()]
+        rid = self.any_of(vm.vmm.viommu.devices.keys())
+        waiting = [
+            (rid, 1, group) for _, _, group in self.m.kernel.iommu.page_requests.pending.keys() if rid is not None
+        ]
+        if (found := self.any_of(asked + waiting)) is None:
+            self.work(vm)
+            return
+        code = self.r.choice((0, 0, 1, 15, 5))
+        self.seen["answered by hand"] += 1
+        fields = {"RID": found[0], "PASID": found[1], "PRGI": found[2]}
+        self.submit(vm, QI_PAGE_GROUP_RESP.encode(TYPE=9, PP=1, LPIG=1, RC=code, **fields))
+
+    def pasid_entry(self, vm):
+        """Write any PASID entry into the guest's table, and invalidate it most of the time."""
+        r, driver = self.r, vm.kernel.iommu
+        rid, pasid = r.choice(driver.tables.keys()), r.choice((1, 1, 1, 2, 3, r.getrandbits(20)))
+        root = r.choice(
+            [self.frame(), self.number() & -PAGE_SIZE & (1 << 64) - 1, *(a.process.mm.root for a in vm.apps)]
+        )
+        words = PASID_ENTRY.encode(
+            P=r.choice((0, 1, 1, 1)), PGTT=r.choice((1, 1, 1, 2, 3, 4, 7)), DID=1, FLPTPTR=root, WPE=r.getrandbits(1)
+        )
+        self.said += f" {rid:#x} PASID {pasid} root {root:#x}"
+        driver.tables[rid].write(pasid, words)
+        if r.random() < 0.8:
+            driver.queue.submit(driver.queue.pasid_cache(1, pasid), driver.queue.pasid_iotlb(1, pasid))
+
+    def context_entry(self, vm):
+        """Turn one bit of a context entry over, and perhaps back."""
+        driver, r = vm.kernel.iommu, self.r
+        rid = r.choice(driver.tables.keys())
+        at, bit = driver._context_slot(rid) + 8 * r.randrange(4), 1 << r.randrange(64)
+        for _ in range(r.choice((1, 2, 2))):
+            driver.memory.store(at, driver.memory.load(at) ^ bit)
+            driver.queue.submit(driver.queue.context_cache(rid))
+
+    def page_table(self, vm):
+        """Write any entry of a program's page table."""
+        if not vm.apps:
+            return
+        memory, table = vm.kernel.platform.memory, self.r.choice(vm.apps).process.mm.root
+        at = table | 0xFE * 8
+        for _ in range(self.r.randrange(4)):
+            below = memory.load(at) & 0x000F_FFFF_FFFF_F000
+            if not 0 < below < MEMORY:
+                break
+            at = below | self.r.randrange(8) * 8
+        value = self.number() if self.r.random() < 0.5 else self.frame() | 7
+        self.said += f" {at:#x} = {value:#x}"
+        memory.store(at, value)
+
+    def memory(self, vm):
+        """Write anywhere into the guest's memory."""
+        vm.kernel.platform.memory.store(self.frame() | self.r.randrange(512) * 8, self.number())
+
+    def device_register(self, vm):
+        """Commands and queue configuration of a device."""
+        regions = [region for region in vm.kernel.platform.mmio.regions.values() if "BAR0" in region.name]
+        region, r = self.any_of(regions), self.r
+        if region is None:
+            return
+        queue = device_registers.wqcfg_offset(r.randrange(3), 2)
+        offset = r.choice((device_registers.CMD, device_registers.CMD, queue, r.randrange(0x4000) & ~3))
+        value = self.number()
+        if offset == device_registers.CMD:
+            value = r.randrange(1, 13) << 20 | r.choice((0, 1, 2, 3, r.getrandbits(20)))
+        elif offset == queue:
+            value = r.choice((0, 1, 2, r.getrandbits(20))) << 8 | r.getrandbits(2) << 28
+        self.write(vm, region.base + offset, value, 4)
+
+    def config_space(self, vm):
+        """The device's configuration space: BARs, ATS, PRI, PASID, anything."""
+        if rids := vm.vmm.bus.functions.keys():
+            offset = self.r.choice((4, 0x104, 0x114, 0x124, 0x12C, self.r.randrange(0x1000) & ~3))
+            self.write(vm, ECAM_BASE + (self.r.choice(rids) << 12) + offset, self.number(), 4)
+
+    def portal(self, vm):
+        """A descriptor with any addresses and, from the kernel, any PASID."""
+        regions = [region for region in vm.kernel.platform.mmio.regions.values() if "portals" in region.name]
+        region, r = self.any_of(regions), self.r
+        if region is None:
+            return
+        size = r.choice((1, 64, PAGE_SIZE, 2 * PAGE_SIZE, 1 << 31))
+        work = Descriptor(r.choice((3, 3, 3, 4, 6, 9)), src=self.place(vm), dst=self.place(vm), size=size)
+        work = work._replace(
+            completion_addr=self.place(vm) & ~31,
+            flags=r.choice((0, 2, 6, 0xC, 0xE, 0xE)),
+            pasid=r.choice((0, 1, 1, 2, 5, r.getrandbits(20))),
+            priv=r.getrandbits(1),
+        )
+        send = r.choice((vm.vmm.cpu.movdir64b, vm.vmm.cpu.enqcmds))
+        send(vm.kernel.platform.mmio, region.base + (r.randrange(region.size) & ~63), work.to_bytes())
+
+    def virtual_command(self, vm):
+        """Allocate or free numbers, its own and others, or something that does not exist."""
+        command = self.r.choice((1, 1, 2, 3))
+        self.write(vm, VIRTUAL_COMMAND, command | self.r.choice((1, 1, 2, 3, 4, self.r.getrandbits(20))) << 8)
+
+    def free(self, vm):
+        """Give a PASID back that is in use."""
+        vm.free_pasid(self.r.choice((1, 1, 2)))
+
+    def raw_bind(self, vm):
+        """The hypervisor asks for any host PASID."""
+        if vm.apps and vm.devices:
+            vm.bind_raw(self.r.choice(vm.devices), self.r.randrange(1, 9), self.r.choice(vm.apps))
+
+    def work(self, vm):
+        """A program of the guest copies between its buffers."""
+        app = self.any_of(vm.apps)
+        if app is None or len(starts := app.process.mm.areas.keys()) < 2:
+            self.program(vm)
+            return
+        src, dst = self.r.sample(starts, 2)
+        if self.r.random() < 0.7:
+            dst = app.buffer(PAGE_SIZE, populate=False)
+        call = self.r.choice((app.copy, app.submit, app.submit))
+        call(
+            self.r.choice(vm.devices), src, dst, self.r.choice((8, 64, PAGE_SIZE)), block_on_fault=self.r.random() < 0.8
+        )
+
+    def program_ends(self, vm):
+        """A program lets go of memory, of a device, or of everything."""
+        if (app := self.any_of(vm.apps)) is None:
+            return
+        what = self.r.randrange(4)
+        if what < 2:
+            app.free(self.r.choice(app.process.mm.areas.keys()[1:] or app.process.mm.areas.keys()))
+        elif what == 2:
+            app.unbind(self.r.choice(vm.devices))
+        else:
+            app.exit()
+
+    def program(self, vm):
+        """A program of a hostile VM, bound wherever that is possible."""
+        app = vm.spawn(self.new_name())
+        for device in vm.devices:
+            refused_to(("EBUSY", "EIO", "ENOSPC", "ENODEV", "EEXIST", "EINVAL"), app.bind, device)
+        for populate in (True, False):
+            app.buffer(2 * PAGE_SIZE, populate=populate)
