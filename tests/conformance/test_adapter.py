@@ -170,6 +170,10 @@ def test_a_file_is_replayed_with_its_own_unit(tmp_path):
     path.write_text(json.dumps(whole))
     assert [[hex(one.address or 0) for one in verdicts] for verdicts in replay_file(path)] == [[said["gpa"]]] * 2
     assert [one[0].code for one in replay_file(str(path), rps=False)] == [0x59, 0x59]
+    path.write_text(json.dumps(whole | {"ecap": CARD.ecap() & ~(1 << 49)}))
+    assert [one[0].code for one in replay_file(path)] == [0x59, 0x59]
+    path.write_text(json.dumps(whole | {"ecap": CARD.ecap() & ~(1 << 49), "emulator": "QEMU emulator version 10.0.2"}))
+    assert [one[0].code for one in replay_file(path)] == [None, None]
     path.write_text(json.dumps(whole | {"haw": 31, "ver": "0x60"}))
     assert [one[0].code for one in replay_file(path)] == [0x72, 0x72]
     assert read_file(path).identity.ver == 0x60

@@ -52,7 +52,7 @@ EVIL_MOVES = {
     "register": 3,
     "repair": 4,
     "descriptor": 5,
-    "answer": 3,
+    "answer": 5,
     "pasid_entry": 2,
     "context_entry": 1,
     "page_table": 2,
@@ -172,14 +172,17 @@ class Mischief:
     def answer(self, vm):
         """Answer a request that waits for the guest, or guess one of somebody else, with any code."""
         asked = [(one.rid, one.pasid or 0, one.group) for one in vm.vmm.viommu.page_queue.requests()]
-        rid = self.any_of(vm.vmm.viommu.devices.keys())
+        bound = vm.vmm.viommu.bound.items()
         waiting = [
-            (rid, 1, group) for _, _, group in self.m.kernel.iommu.page_requests.pending.keys() if rid is not None
+            (rid, pasid, group)
+            for _, host_pasid, group in self.m.kernel.iommu.page_requests.pending.keys()
+            for (rid, pasid), known in bound
+            if known.host_pasid == host_pasid or self.r.random() < 0.2
         ]
         if (found := self.any_of(asked + waiting)) is None:
             self.work(vm)
             return
-        code = self.r.choice((0, 0, 1, 15, 5))
+        code = self.r.choice((0, 1, 15, 15, 5))
         self.seen["answered by hand"] += 1
         fields = {"RID": found[0], "PASID": found[1], "PRGI": found[2]}
         self.submit(vm, QI_PAGE_GROUP_RESP.encode(TYPE=9, PP=1, LPIG=1, RC=code, **fields))

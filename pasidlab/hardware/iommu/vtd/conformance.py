@@ -132,19 +132,24 @@ def replay(case: Case, identity: VtdIdentity, ram: int) -> list[Verdict]:
 
 
 def read_file(path: Path | str) -> Recording:
-    """A recording from a JSON file; ``ValueError`` if it is malformed, ``OSError`` if it cannot be read."""
+    """A recording from a JSON file; ``ValueError`` if it is malformed, ``OSError`` if it cannot be read.
+
+    Where the file says that its ``emulator`` is QEMU, the unit obeys RID_PASID: QEMU's does, though ECAP.RPS is 0 there.
+    """
     data: object = json.loads(Path(path).read_text(encoding="utf-8"))
     whole = _mapping(data, "file")
     ram = _number(whole.get("ram"), "file.ram", _ROOM + 1)
     optional = {name: _number(whole[name], f"file.{name}", 256) for name in ("haw", "ver") if name in whole}
     cap, ecap = (_number(whole.get(name), f"file.{name}", _WORD) for name in ("cap", "ecap"))
     identity = VtdIdentity.from_registers(cap, ecap, optional.get("haw"), optional.get("ver"))
+    if str(whole.get("emulator")).startswith("QEMU"):
+        identity = replace(identity, rps=True)
     cases = _list(whole.get("cases"), "file.cases")
     return Recording(identity, ram, tuple(_scene(case, ram, f"file.cases[{at}]") for at, case in enumerate(cases)))
 
 
 def replay_file(path: Path | str, *, rps: bool | None = None) -> list[list[Verdict]]:
-    """The verdicts of every case of a file. ``rps`` overrules ECAP.RPS (QEMU obeys RID_PASID without reporting it)."""
+    """The verdicts of every case of a file. ``rps`` overrules what the file says about RID_PASID."""
     recording = read_file(path)
     identity = recording.identity if rps is None else replace(recording.identity, rps=rps)
     return recording.replay(identity)

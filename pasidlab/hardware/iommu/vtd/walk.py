@@ -185,11 +185,13 @@ class VtdWalker:
     def _walk_second(self, walk: _Walk, second: _Second, address: int, need: int) -> int:
         if address >= second.limit:
             return -Reason.SGN_5
-        kept = _kept(walk, SECOND_LEVEL, address, need)
-        if kept is not None:
-            return kept
         load, keeps, trace, did, bits = self._load, walk.keeps, walk.trace, second.did, need & 3
-        table, rights, levels = _begin(walk, SECOND_LEVEL, address, (second.root, _ALL_RIGHTS, second.levels), bits)
+        table, rights, levels = whole = second.root, _ALL_RIGHTS, second.levels
+        if walk.caches is not None:
+            kept = _kept(walk, SECOND_LEVEL, address, need)
+            if kept is not None:
+                return kept
+            table, rights, levels = _begin(walk, SECOND_LEVEL, address, whole, bits)
         for level, shift, table_mask, leaf_mask, offset in levels:
             at = table + (address >> shift & 0xFF8)
             try:
@@ -203,13 +205,11 @@ class VtdWalker:
             leaf = level == 1 or word & _PS
             if word & (leaf_mask if leaf else table_mask):
                 return -Reason.SSS_3
-            if second.ad:
-                reason = self._mark_second(second, at, word, bool(leaf) and bits & WRITE, walk.commit)
-                if reason is not None:
-                    return -reason
+            if second.ad and (reason := self._mark_second(second, at, word, bool(leaf) and bits & WRITE, walk.commit)):
+                return -reason
             if leaf:
                 outcome = word & ADDRESS & ~offset | address & offset
-                return _keep_second(keeps, did, address, outcome, need | need << 3, level)
+                return outcome if keeps is None else _keep_second(keeps, did, address, outcome, need | need << 3, level)
             table = word & ADDRESS
             if keeps is not None:
                 rights &= word
@@ -331,9 +331,9 @@ def _begin(walk: _Walk, tag: int, address: int, whole: _Start, needed: int, forb
     return kept.word & ADDRESS, kept.rights, whole[2][1 - level :]
 
 
-def _keep_second(keeps: VtdCaches | None, did: int, address: int, outcome: int, granted: int, level: int) -> int:
+def _keep_second(keeps: VtdCaches, did: int, address: int, outcome: int, granted: int, level: int) -> int:
     """Keep what the second level has granted; returns the ``outcome``."""
-    if keeps is not None and not is_interrupt_address(outcome):
+    if not is_interrupt_address(outcome):
         keeps.keep(did, SECOND_LEVEL, address >> 12, Translation(outcome & _TABLE, granted, level))
     return outcome
 
