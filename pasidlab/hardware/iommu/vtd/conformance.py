@@ -134,7 +134,7 @@ def replay(case: Case, identity: VtdIdentity, ram: int) -> list[Verdict]:
 def read_file(path: Path | str) -> Recording:
     """A recording from a JSON file; ``ValueError`` if it is malformed, ``OSError`` if it cannot be read.
 
-    Where the file says that its ``emulator`` is QEMU, the unit obeys RID_PASID: QEMU's does, though ECAP.RPS is 0 there.
+    Where the file says that its ``emulator`` is QEMU, the unit obeys RID_PASID, as QEMU does though its ECAP.RPS is 0.
     """
     data: object = json.loads(Path(path).read_text(encoding="utf-8"))
     whole = _mapping(data, "file")
