@@ -90,6 +90,8 @@ class Machine(Handle):
             raise ValueError(f"pasid_api must be one of {', '.join(PASID_APIS)}, not {pasid_api!r}")
         if type(memory) is not int or memory % 4096 or not 1 << 20 <= memory <= 1 << 46:
             raise ValueError(f"memory must be whole pages between 1 MiB and 64 TiB, not {memory!r} bytes")
+        if identity is not None and not isinstance(identity, VtdIdentity):
+            raise ValueError(f"identity must be a VtdIdentity, not {identity!r}")
         if identity is not None and (identity.vcs or identity.cm):
             raise ValueError("identity must not have vcs or cm: virtual commands and caching mode are a guest's")
         if identity is not None and memory > 1 << identity.haw:

@@ -266,3 +266,11 @@ def test_a_file_that_is_not_there_is_an_os_error(tmp_path):
     """Nothing is hidden from who asked for it."""
     with pytest.raises(FileNotFoundError):
         read_file(tmp_path / "nothing.json")
+
+
+def test_a_file_that_is_nested_too_deeply_is_malformed(tmp_path):
+    """Not an error of the interpreter."""
+    path = tmp_path / "deep.json"
+    path.write_bytes(b"[" * 100_000)
+    with pytest.raises(ValueError, match="deeply"):
+        replay_file(path)

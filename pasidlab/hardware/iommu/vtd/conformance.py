@@ -136,7 +136,10 @@ def read_file(path: Path | str) -> Recording:
 
     Where the file says that its ``emulator`` is QEMU, the unit obeys RID_PASID, as QEMU does though its ECAP.RPS is 0.
     """
-    data: object = json.loads(Path(path).read_text(encoding="utf-8"))
+    try:
+        data: object = json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("file must not be nested so deeply") from None
     whole = _mapping(data, "file")
     ram = _number(whole.get("ram"), "file.ram", _ROOM + 1)
     optional = {name: _number(whole[name], f"file.{name}", 256) for name in ("haw", "ver") if name in whole}

@@ -138,7 +138,12 @@ class VtdIdentity:
     caches: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a card that no unit can have."""
+        """Refuse a card that no unit can have; ``TypeError`` for what is no number, no flag, no revision."""
+        usual = {field.name: field.default for field in fields(self)}
+        for name, default in usual.items():
+            wanted = type(default)
+            if type(getattr(self, name)) is not wanted:
+                raise TypeError(f"{name} must be {wanted.__name__}, not {getattr(self, name)!r}")
         for register, layout in (("VER", VER_REG), ("CAP", CAP_REG), ("ECAP", ECAP_REG)):
             for field in layout:
                 self._check(field.name, (1 << field.width) - 1, f"width of {register}.{field.name}")

@@ -96,7 +96,7 @@ _CCMD_WRITABLE: Final = 1 << 63 | 3 << 61 | 3 << 32 | _HALF
 
 _ROWS: Final = {
     GCMD: Register("GCMD, GSTS"),
-    RTADDR: Register("RTADDR", _WORD & ~0x3FF),
+    RTADDR: Register("RTADDR", _WORD),
     CCMD: Register("CCMD", _CCMD_WRITABLE),
     0x30: Register("FSTS", 0, 0xF1 << 32),
     FECTL: Register("FECTL, FEDATA", _EVENT_CONTROL, 0, _IM),

@@ -303,7 +303,8 @@ class VtdUnit(VtdRegisters):
             self.caches.forget_everything()
 
     def _root_table_set(self) -> None:
-        if self.identity.esrtps:
+        """With CAP.ESRTPS, or a table that no request can use, the unit forgets by itself (the latter: our choice)."""
+        if self.identity.esrtps or self.root_pointer >> 10 & 3 != 1 or self.root_pointer & self.rules.root_pointer:
             self.caches.forget_everything()
 
     def _invalidate(self, descriptor: Descriptor) -> None:

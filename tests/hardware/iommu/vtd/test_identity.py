@@ -199,3 +199,10 @@ def test_a_card_can_be_read_by_people():
     }
     assert rows["MGAW"].value == 47
     assert all(row.meaning for row in rows.values())
+
+
+@pytest.mark.parametrize("wrong", [{"revision": "4.1"}, {"vcmd": "x"}, {"pss": 19.5}, {"nest": 1}, {"sagaw": "4"}])
+def test_a_card_holds_numbers_flags_and_a_revision(wrong):
+    """A value of another kind is refused by its name, and never taken for something like it."""
+    with pytest.raises(TypeError, match=next(iter(wrong))):
+        VtdIdentity(**wrong)

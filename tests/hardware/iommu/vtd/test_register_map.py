@@ -15,7 +15,7 @@ WORD, HALF, IM = (1 << 64) - 1, (1 << 32) - 1, 1 << 31
 ADDRESS, DATA = HALF & ~3, 0xFFFF
 
 PLAIN = {
-    "RTADDR": (0x20, 8, WORD & ~0x3FF, 0),
+    "RTADDR": (0x20, 8, WORD, 0),
     "FECTL": (0x38, 4, IM, IM),
     "FEDATA": (0x3C, 4, DATA, 0),
     "FEADDR": (0x40, 4, ADDRESS, 0),
