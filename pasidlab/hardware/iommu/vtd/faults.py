@@ -6,7 +6,7 @@ silent, table 30 of the specification (revision 5.10). A *qualified* fault is no
 asks for that (FPD). Rows whose ``status`` is not ``confirmed`` rest on one source, on sources that disagree, or on
 nothing but the name (UNVERIFIED). Left out: legacy-mode and interrupt faults.
 
-Which faults are qualified: the facts say "0x40 and later" and mark 0x50 and 0x58 as UNVERIFIED. The specification's
+Which faults are qualified: the notes say "0x40 and later" and mark 0x50 and 0x58 as UNVERIFIED. The specification's
 table and QEMU agree that an entry which cannot be read (0x40, 0x50, 0x58) is always reported; that is followed here.
 
 Meanings that later revisions changed, and that are *not* followed, because the facts describe the older ones: 0x48 (in
