@@ -11,6 +11,14 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.notebook import Notebook
 
+_CUT = """(boxes) => [...document.querySelectorAll(boxes)].filter((g) => {
+  const box = g.querySelector('rect.box').getBoundingClientRect();
+  return box.width && [...g.querySelectorAll('text')].some((t) => {
+    const at = t.getBoundingClientRect();
+    return at.width && (at.left < box.left - 1 || at.right > box.right + 1 || at.bottom > box.bottom + 1);
+  });
+}).map((g) => g.textContent)"""
+
 
 class LabPage:
     """The lab on the page, by what a person sees of it."""
@@ -58,6 +66,11 @@ class LabPage:
     def node(self, key: str) -> Locator:
         """A box of the graph that can be seen."""
         return self.root.locator(f'.pl-graph g.node[data-key="{key}"]:not(.s-absent)').locator("visible=true")
+
+    def cut(self, pane: str) -> list[str]:
+        """The boxes of a pane's graph whose words do not fit into them."""
+        words: list[str] = self.page.evaluate(_CUT, f"{pane} .pl-graph g.node:not(.s-absent)")
+        return words
 
     def says(self, text: str) -> None:
         """The message says this."""

@@ -7,8 +7,8 @@ to its guest and answers later.
 
 Refused as invalid: no PASID, an address that is not canonical, a privileged request that reads or writes, executing
 together with reading, a PASID that nobody has bound on this device (which covers unknown devices). A group is answered
-once, with the worst of its answers. A stop marker gets no answer. Private data in a request is not echoed: no device
-here sends any.
+once, with the worst of its answers; private data ends a group as its last request does. A stop marker gets no answer.
+Left out: echoing private data (no device here sends any).
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class PageRequests(Actor, state=("_action",)):
                 self._refuse(request)
                 return
             key = request.rid, request.pasid, request.group
-            self._note(key, complete=request.last, more=1)
+            self._note(key, complete=_ends_group(request), more=1)
             answer = self.sinks[request.rid, request.pasid].page_requested(request)
             if answer is not None and key in self.pending:
                 self._note(key, complete=False, more=-1, answer=answer)
@@ -158,10 +158,10 @@ class PageRequests(Actor, state=("_action",)):
         pasid = request.pasid
         if pasid is not None:
             key = request.rid, pasid, request.group
-            if key in self.pending or (not request.last and (request.rid, pasid) in self.sinks):
-                self._note(key, complete=request.last, more=0, answer=ResponseCode.INVALID)
+            if key in self.pending or (not _ends_group(request) and (request.rid, pasid) in self.sinks):
+                self._note(key, complete=_ends_group(request), more=0, answer=ResponseCode.INVALID)
                 return
-        if request.last:
+        if _ends_group(request):
             self._answer(request.rid, pasid, request.group, ResponseCode.INVALID)
 
     def respond(self, rid: int, pasid: int, group: int, code: ResponseCode) -> None:
@@ -212,3 +212,8 @@ class PageRequests(Actor, state=("_action",)):
         while again:
             queue.submit(queue.fence(), *flush, drain_page_requests=True)
             again = self.serve()
+
+
+def _ends_group(request: PageRequest) -> bool:
+    """Whether a response is due: for the last request of a group, and for one with private data."""
+    return request.last or request.private is not None

@@ -374,3 +374,12 @@ def test_a_device_without_page_requests_is_not_drained():
     bench.unit.seen.clear()
     bench.driver.page_requests.drain(RID, PASID, [bench.driver.queue.pasid_iotlb(1, PASID)])
     assert bench.unit.seen == []
+
+
+@pytest.mark.parametrize(("address", "code"), [(AT, SUCCESS), (1 << 60, INVALID)])
+def test_private_data_ends_a_group(bench, address, code):
+    """A request that carries some is answered although more of its group might come, and nothing waits on."""
+    bench.ask(address, last=False, private=(1, 2), group=7)
+    bench.serve()
+    assert bench.answers == [(7, code)]
+    assert bench.requests.pending.items() == []
