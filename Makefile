@@ -2,9 +2,12 @@
 #
 #   ARGS    goes to the program behind the target:  make lab ARGS=--no-browser    make test ARGS="-k pasid -x"
 #   PYTHON  makes the virtual environment:          make lab PYTHON=python3.12
+#   STEPS, JOBS, SEED, REPLAY  are for the long search:  make nightly STEPS=100000 JOBS=2 SEED=7
 
 PYTHON ?= python3
 ARGS ?=
+STEPS ?= 1000000
+SEED ?= 1
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -21,11 +24,12 @@ missing = printf '\n*** MISSING: $(1). Tests that need it will FAIL. Install it:
     'apt-get install $(2)' 'brew install $(2)' >&2
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test check format bench pictures binder-rehearsal clean
+.PHONY: help lab test nightly check format bench pictures binder-rehearsal clean
 
 help:
 	@echo 'make lab               open the lessons in JupyterLab'
 	@echo 'make test              run every test, also those in a real browser'
+	@echo 'make nightly           a million steps of hostile guests, everything checked after each; planted bugs'
 	@echo 'make check             formatting, lint, strict types; changes nothing'
 	@echo 'make format            format the code, repair what the linter can repair'
 	@echo 'make bench             print the measured speeds beside their targets'
@@ -41,6 +45,10 @@ test: $(VENV)/dev.stamp
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null \
 	    || $(call missing,chromium,chromium)
 	$(PY) -m pytest $(ARGS)
+
+nightly: $(VENV)/dev.stamp
+	$(PY) -m tests.properties.isolation_nightly --steps $(STEPS) --seed $(SEED) $(if $(JOBS),--jobs $(JOBS)) \
+	    $(if $(REPLAY),--replay $(REPLAY),--planted 60) $(ARGS)
 
 check: $(VENV)/dev.stamp
 	$(PY) -m ruff format --check

@@ -92,7 +92,8 @@ def _run(name: str, *, quiet: bool) -> int:
     except StoryBroken as broken:
         print(f"\nBROKEN: {broken}", file=sys.stderr)
         return 1
-    print(f"\nThe story held: {steps} steps, every invariant true after each chapter.")
+    when = "at its end" if story.leaves else "after each chapter"
+    print(f"\nThe story held: {steps} steps, every invariant true {when}.")
     return 0
 
 

@@ -10,20 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import KernelError
-from pasidlab.handles import App, AssignedDevice, Cgroup, Handle, PhysicalFunction, VirtualMachine, transaction, verb
+from pasidlab.handles import App, AssignedDevice, Cgroup, PhysicalFunction, VirtualMachine, transaction, verb
 from pasidlab.handles.firmware import bus_request, send
+from pasidlab.handles.hypervisor import Hypervisor
 from pasidlab.handles.names import check_name
-from pasidlab.hardware.accelerator import register_map
+from pasidlab.handles.slots import check_kind, plug_in, taken_names
 from pasidlab.hardware.accelerator.device import Accelerator
 from pasidlab.hardware.bus import ECAM_SIZE, PcieBus
 from pasidlab.hardware.cpu import Cpu, LocalApic
 from pasidlab.hardware.fabric import Fabric
+from pasidlab.hardware.function import Function
 from pasidlab.hardware.iommu.contract import Fault, Walk
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.iommu.vtd.unit import VtdUnit
 from pasidlab.hardware.memory import PhysicalMemory
 from pasidlab.hardware.mmio import AddressMap
 from pasidlab.invariants import Report, check
+from pasidlab.kernel.driver import Driver, Drivers
 from pasidlab.kernel.idxd import Idxd
 from pasidlab.kernel.ioasid.quota import QUOTA_POLICIES
 from pasidlab.kernel.iommu.vtd.teardown import STEPS
@@ -31,7 +34,8 @@ from pasidlab.kernel.kernel import Kernel
 from pasidlab.kernel.platform import ECAM_BASE, IOMMU_BASE, Platform
 from pasidlab.timeline import HARDWARE, HOST, Agenda, EnabledAction, Part, Table, Timeline
 from pasidlab.virt.ioasid_user import IoasidDevice
-from pasidlab.virt.vmm import GUEST_MEMORY, POLICIES, Vmm
+from pasidlab.virt.policies import POLICIES
+from pasidlab.virt.vmm import GUEST_MEMORY, Vmm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,13 +51,9 @@ DEFAULT_QUOTA: Final = 1000
 _MEMORY: Final = 1 << 30
 _HYPERVISOR: Final = "vmm-"
 _IOMMU_SIZE: Final = 0x1000
-_FIRST_BUS: Final = 0x6A
-_BAR_BASE: Final = 0xC000_0000
-_BAR_STEP: Final = 0x100_0000
-_BAR2_OFFSET: Final = 0x80_0000
 
 
-class Machine(Handle):
+class Machine(Hypervisor):
     """A computer with an IOMMU, a host kernel, and no devices or VMs yet.
 
     >>> m = Machine(iommu="vtd")
@@ -108,12 +108,14 @@ class Machine(Handle):
         self.bus = PcieBus(time, "pcie")
         self.apic = LocalApic(time, "cpu0.apic")
         self.unit = VtdUnit(time, "iommu-unit", HARDWARE, self.memory, identity, self.bus, self.apic)
-        self.fabric = Fabric(time, self.memory, self.unit)
+        self.fabric = Fabric(time, self.memory, self.unit, self.apic)
         self.mmio = AddressMap(time, "mmio")
         self.mmio.add(IOMMU_BASE, _IOMMU_SIZE, self.unit, "IOMMU registers")
         self.mmio.add(ECAM_BASE, ECAM_SIZE, self.bus, "PCI configuration space")
         self.cpu = Cpu(time, "cpu0", HOST)
-        self.accelerators = Table[str, Accelerator](time, "accelerators")
+        self.functions = Table[str, Function](time, "functions")
+        self.drivers = Drivers(time, "drivers")
+        self.drivers.load(Idxd)
         self.vmms = Table[str, Vmm](time, "vmms")
         self.numbers = Table[str, int](time, "vm-numbers")
         self.supervisor: Callable[[], None] | None = None
@@ -122,7 +124,8 @@ class Machine(Handle):
         more += f', pasid_api="{pasid_api}"' if pasid_api != "vfio" else ""
         more += f", identity={identity.expression}" if identity is not None else ""
         with time.operation(f'm = Machine(iommu="{iommu}"{more})'):
-            platform = Platform(time, self.agenda, HOST, self.memory, memory, self.mmio, self.cpu, self.apic)
+            cpu, apic = self.cpu, self.apic
+            platform = Platform(time, self.agenda, HOST, self.memory, memory, self.mmio, cpu, apic, self.drivers)
             self.kernel = Kernel(platform, QUOTA_POLICIES[quota_policy])
             self.ioasid_device = IoasidDevice(self.kernel) if pasid_api == "dev-ioasid" else None
         time.floor = time.now
@@ -145,35 +148,37 @@ class Machine(Handle):
         the real one; without, every access goes to the IOMMU as it is. Errors: ``-EINVAL`` name or number of queues,
         ``-EEXIST`` the name is taken.
         """
-        check_name("device", name, self._names())
         if shared < 0 or dedicated < 0 or not 1 <= shared + dedicated <= 8:
             raise KernelError(
                 "EINVAL", f"an accelerator must have 1 to 8 work queues, not {shared} shared and {dedicated} dedicated"
             )
-        slot = self._next_slot()
-        rid = (_FIRST_BUS + slot) << 8 | 0x08
-        device = Accelerator(self.timeline, name, rid, self.fabric, self.agenda, shared, dedicated, ats=ats)
-        bar0 = _BAR_BASE + slot * _BAR_STEP
-        self.mmio.add(bar0, register_map.BAR0_SIZE, device, f"{name} BAR0")
-        self.mmio.add(bar0 + _BAR2_OFFSET, device.num_wqs * register_map.PORTAL_STRIDE, device.portals, f"{name} BAR2")
-        self.accelerators[name] = device
-        self.bus.endpoints[rid] = device
-        driver = self.kernel.probe(name, rid, bar0, bar0 + _BAR2_OFFSET)
+        plug_in(self, name, lambda slot: Accelerator.in_slot(slot, shared, dedicated), ats)
+        driver = self.kernel.accelerators[name]
         for queue in driver.queues.values():
             if queue.dedicated or queue.index < max(1, shared - 1):
                 driver.give_to_mdev(queue.index)
         return PhysicalFunction(self, name)
 
-    def _next_slot(self) -> int:
-        """The place of the next function; functions are never unplugged from the host."""
-        used = len(self.accelerators)
-        if used >= 16:
-            raise KernelError("ENOSPC", "the machine must have at most 16 accelerators")
-        return used
+    @transaction
+    def plug(self, name: str, function: type[Function], driver: type[Driver], ats: bool = True) -> PhysicalFunction:
+        """Plug in a device of your own making, and load its driver into this machine's kernels (``docs/devices.md``).
+
+        ``ats`` as for :meth:`plug_accelerator`. Errors: ``-EINVAL`` name, or the classes are not those of a function
+        and its driver; ``-EEXIST`` the name is taken, or another driver is loaded for such a function; ``-ENOSPC``.
+        """
+        check_kind(function, driver)
+        self.drivers.load(driver)
+        plug_in(self, name, function, ats)
+        return PhysicalFunction(self, name)
+
+    @property
+    def accelerators(self) -> dict[str, Accelerator]:
+        """Those of :attr:`functions` that have work queues, by name."""
+        return {name: device for name, device in self.functions.items() if isinstance(device, Accelerator)}
 
     def device(self, name: str) -> PhysicalFunction | AssignedDevice:
         """The handle of a physical function, or of an assignable interface, by name."""
-        if name in self.accelerators:
+        if name in self.functions:
             return PhysicalFunction(self, name)
         for vmm in self.vmms.values():
             if name in vmm.mdevs:
@@ -194,13 +199,14 @@ class Machine(Handle):
         """Create a VM: hypervisor process, KVM, VFIO container with an ioasid_set of ``quota`` PASIDs, and a booted
         guest.
 
-        ``policy`` is ``"translated"`` (the guest sees its own numbers), ``"identity"`` (it sees the host's), or
-        ``None``: the first device decides. Where control groups limit PASIDs the VM gets a group of its own name with
-        ``quota`` as max, or joins ``cgroup``, whose max then counts. Errors: ``-EINVAL`` name, quota below 1, policy or
-        memory, a group together with a quota or without control groups; ``-EEXIST`` the name is taken, or a group has
-        it; ``-ENOENT`` no such group; ``-ENOSPC`` the quotas of all sets would exceed the 2^20 PASIDs there are.
+        ``policy`` is one of :mod:`pasidlab.virt.policies` (``"translated"``, ``"identity"``, ``"refuse"``,
+        ``"unenforced"``), or ``None``: the first device decides. Where control groups limit PASIDs the VM gets a group
+        of its own name with ``quota`` as max, or joins ``cgroup``, whose max then counts. Errors: ``-EINVAL`` name,
+        quota below 1, policy or memory, a group together with a quota or without control groups; ``-EEXIST`` the name
+        is taken, or a group has it; ``-ENOENT`` no such group; ``-ENOSPC`` the quotas of all sets would exceed the 2^20
+        PASIDs there are.
         """
-        check_name("VM", name, self._names())
+        check_name("VM", name, taken_names(self))
         if type(quota) is not int or quota < 1:
             raise KernelError("EINVAL", f"the quota must be at least 1 PASID, not {quota!r}")
         if policy not in (None, *POLICIES):
@@ -214,7 +220,7 @@ class Machine(Handle):
                     "EINVAL", f"{name} is limited by the max of {cgroup} and can have no quota of its own"
                 )
         number = next(at for at in range(len(self.numbers) + 1) if at not in self.numbers.values())
-        vmm = Vmm(self.kernel, name, quota, policy, memory, self.ioasid_device, cgroup)
+        vmm = Vmm(self.kernel, name, quota, policy, memory, self.ioasid_device, cgroup, self.desk)
         self.vmms[name] = vmm
         self.numbers[name] = number
         return VirtualMachine(self, name)
@@ -250,28 +256,26 @@ class Machine(Handle):
         """Cut an assignable device interface from a function's ``"shared"`` or a ``"dedicated"`` queue and give it to a
         VM.
 
-        Errors: ``-EINVAL`` queue kind, ``-ENODEV`` no such queue, ``-EBUSY`` all dedicated queues are taken, the
-        function is assigned as a whole, or the VM has PASIDs already (a late subscriber would miss their events).
+        Errors: ``-EINVAL`` queue kind, ``-EPERM`` the VM's policy, ``-ENODEV`` no such queue, ``-EBUSY`` all dedicated
+        queues are taken, the function is assigned as a whole, or the VM has PASIDs already (a late subscriber would
+        miss their events).
         """
         parent = self._driver(device)
-        taken = self._names()
+        if not isinstance(parent, Idxd):
+            raise KernelError("EOPNOTSUPP", f"{device.name} has no work queues and no VDCM to cut interfaces from it")
+        taken = taken_names(self)
         name = next(f"adi{at}" for at in range(len(taken) + 1) if f"adi{at}" not in taken)
         vm.vmm.attach_adi(parent, queue, name)
         return AssignedDevice(self, vm.name, name)
 
     @transaction
     def assign_pf(self, device: PhysicalFunction, vm: VirtualMachine) -> AssignedDevice:
-        """Give a whole physical function to a VM, unmediated. The VM must use the host's PASID numbers (policy
-        identity).
+        """Give a whole physical function to a VM, unmediated: its guest's PASIDs go to hardware as they are.
 
         Errors: ``-EPERM`` the VM's policy, ``-EBUSY`` the function is in use.
         """
         parent = self._driver(device)
-        busy = [client for queue in parent.queues.values() for client in queue.clients]
-        if busy:
-            raise KernelError(
-                "EBUSY", f"{device.name} must not be in use to be assigned as a whole; {len(busy)} clients hold queues"
-            )
+        parent.check_idle()
         vm.vmm.attach_function(parent, device.name)
         return AssignedDevice(self, vm.name, device.name)
 
@@ -282,9 +286,9 @@ class Machine(Handle):
                 return VirtualMachine(self, vmm.name)
         return None
 
-    def _driver(self, device: PhysicalFunction) -> Idxd:
+    def _driver(self, device: PhysicalFunction) -> Driver:
         """The host's driver of a function that the host still drives."""
-        driver = self.kernel.accelerators.get(device.name)
+        driver = self.kernel.drivers.get(device.name)
         if driver is None:
             raise KernelError("ENODEV", f"the host has no device {device.name}")
         owner = self.owner_of(device)
@@ -383,16 +387,8 @@ class Machine(Handle):
         """The host kernel's log of DMA faults, oldest first."""
         return self.kernel.faults.log.values()
 
-    def _names(self) -> set[str]:
-        """The names of all devices, mediated ones included, and VMs: they share one space."""
-        return {
-            *self.accelerators.keys(),
-            *self.vmms.keys(),
-            *(name for vmm in self.vmms.values() for name in vmm.mdevs),
-        }
-
     def __repr__(self) -> str:
-        devices = ", ".join(self.accelerators.keys()) or "no devices"
+        devices = ", ".join(self.functions.keys()) or "no devices"
         ways = f"; quota policy {self.quota_policy}" if self.quota_policy != "fixed" else ""
         ways += "; PASIDs from /dev/ioasid" if self.ioasid_device is not None else ""
         return f"<Machine {self.iommu}: {devices}; {len(self.vmms)} VMs{ways}; step {self.timeline.now}>"

@@ -1,4 +1,4 @@
-"""Deviations of the virtual device composition module (VDCM): assignable interfaces and their work queues."""
+"""Deviations of what mediates a VM's devices: the composition module (VDCM), and KVM's table for ENQCMD."""
 
 from typing import Final
 
@@ -58,13 +58,33 @@ MEDIATED: Final = (
         lacks="what a guest asks of its device is always asked by its own hypervisor",
     ),
     Deviation(
-        name="vdcm-other-references",
-        subject="references for interrupts and for the emulated portal",
-        code="the look-up takes one for each interrupt entry and for each descriptor, and none is ever dropped",
+        name="vdcm-interrupt-reference",
+        subject="the reference of a wired interrupt",
+        code="taken by the look-up when the entry is programmed, never dropped",
         documents="v2: held until the hardware is cleared",
-        model="has neither",
+        model="dropped by whatever clears the entry: mask, reset, UNBIND, FREE, close",
         source="6.6",
-        lacks="interrupt entries carry no PASID, and portals are not emulated",
+        breaks=(3,),
+        site="pasidlab.virt.ims:InterfaceInterrupts._let_go",
+    ),
+    Deviation(
+        name="vdcm-portal-reference",
+        subject="the reference of a descriptor at the emulated portal",
+        code="one for each descriptor, never dropped",
+        documents="v2: held until the hardware is cleared",
+        model="held until the submission is over; UNBIND and FREE have the queue drained",
+        source="6.6",
+        breaks=(3,),
+        site=f"{_VDCM}.submitted",
+    ),
+    Deviation(
+        name="kvm-leaves-block",
+        subject="UNBIND that finds no entry: are the vCPUs let in again",
+        code="not before the next BIND",
+        documents="not said; one would expect at once",
+        model="in every way out",
+        source="5.3",
+        site="pasidlab.virt.kvm:KvmVm._allow_entry_after_warning",
     ),
     Deviation(
         name="set-made-late",

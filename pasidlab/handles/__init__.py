@@ -5,6 +5,7 @@ that name meant then. A handle of a process means that one process. What is gone
 """
 
 from pasidlab.handles.app import App
+from pasidlab.handles.batch import BatchOutcome, BatchTicket
 from pasidlab.handles.cgroup import Cgroup
 from pasidlab.handles.device import AssignedDevice, PhysicalFunction
 from pasidlab.handles.handle import Handle, transaction, verb
@@ -14,6 +15,8 @@ from pasidlab.handles.work import Outcome, Ticket
 __all__ = [
     "App",
     "AssignedDevice",
+    "BatchOutcome",
+    "BatchTicket",
     "Cgroup",
     "Handle",
     "Outcome",

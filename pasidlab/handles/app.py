@@ -6,19 +6,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pasidlab.errors import KernelError
+from pasidlab.handles.batch import BatchOutcome, BatchTicket, batch_list, checked_copies, checked_copy
 from pasidlab.handles.handle import Handle, transaction, verb
 from pasidlab.handles.quota import prlimit
 from pasidlab.handles.work import Outcome, Ticket
 from pasidlab.hardware.accelerator.descriptor import Descriptor, Flag, Opcode
+from pasidlab.hardware.accelerator.page_waits import NOT_READY
 from pasidlab.hardware.pcie import SERVE_PAGES
 from pasidlab.kernel import user
+from pasidlab.kernel.idxd import Idxd
 from pasidlab.timeline import HOST
 
 if TYPE_CHECKING:
-    from pasidlab.kernel.idxd import Idxd
+    from pasidlab.kernel.driver import Driver
     from pasidlab.kernel.kernel import Kernel
     from pasidlab.kernel.process import Process
     from pasidlab.machine import Machine
+    from pasidlab.timeline import EnabledAction
 
 __all__ = ["App"]
 
@@ -126,6 +130,14 @@ class App(Handle):
         self._driver(device).close(self.process)
 
     @verb
+    def ioctl(self, device: Handle | str, request: str, *numbers: int) -> int:
+        """Ask a device's driver for what it offers beyond open and close, such as the start of some work.
+
+        Errors: ``-ENODEV`` no such device here, ``-ENOTTY`` its driver knows no such request, and what the driver says.
+        """
+        return self._driver(device).ioctl(self.process, request, *numbers)
+
+    @verb
     def submit(self, device: Handle | str, src: int, dst: int, size: int, block_on_fault: bool = False) -> Ticket:
         """Submit a copy and do not wait.
 
@@ -133,18 +145,18 @@ class App(Handle):
 
         Errors: ``-EINVAL`` size, ``-EFAULT`` #GP: no valid IA32_PASID, ``-EAGAIN`` not accepted.
         """
-        driver = self._driver(device)
-        if not 1 <= size < 1 << 32:
-            raise KernelError("EINVAL", f"the number of bytes to copy must be between 1 and 2^32 - 1, not {size}")
-        for address in (src, dst):
-            if not 0 <= address < 1 << 64:
-                raise KernelError("EINVAL", f"an address must have at most 64 bits, not {address:#x}")
+        driver = self._accelerator(device)
+        checked_copy(src, dst, size)
+        work = Descriptor(Opcode.MEMMOVE, src=src, dst=dst, size=size, flags=Flag.BOF if block_on_fault else 0)
+        return Ticket(self, driver.name, self._give(driver, work))
+
+    def _give(self, driver: Idxd, work: Descriptor) -> int:
+        """Submit a descriptor to the queue that this process has; returns where its record will be."""
         queue = driver.queue_of(self.process) or driver.first_queue()
         record = self.process.completion_slot()
-        work = Descriptor(Opcode.MEMMOVE, src=src, dst=dst, size=size, flags=Flag.BOF if block_on_fault else 0)
         user.submit(self.kernel, self.process, driver, queue, work, record)
         self.process.use_completion_slot()
-        return Ticket(self, driver.name, record)
+        return record
 
     @verb
     def copy(self, device: Handle | str, src: int, dst: int, size: int, block_on_fault: bool = False) -> Outcome:
@@ -158,22 +170,77 @@ class App(Handle):
         """
         before = self.machine.pending
         ticket = self.submit(device, src, dst, size, block_on_fault)
-        agenda = self.machine.agenda
-        while ticket.poll() is None:
-            new = [action for action in self.machine.pending if action not in before]
-            if new:
-                agenda.run(new[0].number)
-            elif not (self._waits(ticket) and agenda.run_named(SERVE_PAGES)):
-                break
+        self._wait(ticket, before)
         return Outcome(ticket.poll())
 
-    def _waits(self, ticket: Ticket) -> bool:
-        """Whether a device holds this piece of work until a page has come."""
-        return any(
-            Descriptor.from_bytes(work.data).completion_addr == ticket.record
-            for device in self.machine.accelerators.values()
-            for _, work in device.waits.working()
-        )
+    @verb
+    def submit_batch(
+        self,
+        device: Handle | str,
+        copies: Sequence[tuple[int, int, int]],
+        block_on_fault: bool = False,
+        fence: bool = False,
+    ) -> BatchTicket:
+        """Submit copies (source, destination, bytes) as one batch, and do not wait: see :meth:`batch`."""
+        driver, wanted = self._accelerator(device), checked_copies(copies)
+        mm, flags = self.process.mm, Flag.BOF if block_on_fault else Flag(0)
+        length = len(batch_list(wanted, 0, 0))
+        place = mm.mmap(length)
+        mm.write(place, batch_list(wanted, place, flags | Flag.FENCE if fence else flags))
+        batch = Descriptor(Opcode.BATCH, src=place, size=len(wanted), flags=flags)
+        try:
+            record = self._give(driver, batch)
+        except KernelError:
+            mm.munmap(place)
+            raise
+        return BatchTicket(self, driver.name, record, place, len(wanted))
+
+    @verb
+    def batch(
+        self,
+        device: Handle | str,
+        copies: Sequence[tuple[int, int, int]],
+        block_on_fault: bool = False,
+        fence: bool = False,
+    ) -> BatchOutcome:
+        """Let the device make several copies with one submission, and wait for them.
+
+        ``copies`` are (source, destination, bytes); the device reads them as a list of descriptors from a buffer in
+        this process's memory, which is freed at the end. A copy that fails does not keep the others from being made;
+        with ``fence`` those behind it are not. The outcome has one of its own for each copy.
+
+        Errors: as for :meth:`submit`, ``-ENOMEM`` no memory for the list. A list of one copy, or of more than the queue
+        allows (32), is the device's to refuse: status DESC_CNT_ERANGE.
+
+        >>> from pasidlab import Machine
+        >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); app = m.spawn("app"); number = app.bind(dsa)
+        >>> src, dst = app.buffer(b"one and two"), app.buffer(16)
+        >>> done = app.batch(dsa, [(src, dst, 3), (0, dst, 3), (src + 8, dst + 8, 3)])
+        >>> done, app.read(dst, 11)
+        (<BATCH_FAIL after 3 of 3 copies, 6 bytes>, b'one\\x00\\x00\\x00\\x00\\x00two')
+        >>> done.copies
+        (<copied 3 bytes>, <PAGE_FAULT_NOBOF after 0 bytes at 0x0>, <copied 3 bytes>)
+        """
+        before = self.machine.pending
+        ticket = self.submit_batch(device, copies, block_on_fault, fence)
+        self._wait(ticket, before)
+        outcome = ticket.outcome()
+        if outcome.completion is not None:
+            self.process.mm.munmap(ticket.place)
+        return outcome
+
+    def _wait(self, ticket: Ticket, before: Sequence[EnabledAction]) -> None:
+        """Run the steps of the work that was submitted after ``before``, and nothing else but who serves its pages."""
+        new = {action.number for action in self.machine.pending if action not in before}
+        devices = self.machine.accelerators.values()
+        mine = next(((device, held) for device in devices for held in device.held() if held.action in new), None)
+        while mine is not None and ticket.poll() is None:
+            device, (wq, data, *_) = mine[0], mine[1].progress
+            held = next((one for one in device.held(wq) if one.progress.data == data), None)
+            if held is not None and held.action != NOT_READY:
+                self.machine.agenda.run(held.action)
+            elif held is None or not self.machine.agenda.run_named(SERVE_PAGES):
+                break
 
     @verb
     def exit(self) -> None:
@@ -182,11 +249,17 @@ class App(Handle):
 
     kill = exit
 
-    def _driver(self, device: Handle | str) -> Idxd:
+    def _driver(self, device: Handle | str) -> Driver:
         name = device if isinstance(device, str) else getattr(device, "name", "")
-        driver = self.kernel.accelerators.get(name)
-        if driver is None or not len(driver.queues):
+        driver = self.kernel.drivers.get(name)
+        if driver is None or not driver.started:
             raise KernelError("ENODEV", f"{self.altitude} has no device {name}")
+        return driver
+
+    def _accelerator(self, device: Handle | str) -> Idxd:
+        driver = self._driver(device)
+        if not isinstance(driver, Idxd):
+            raise KernelError("EOPNOTSUPP", f"{driver.name} must have work queues to take descriptors, and has none")
         return driver
 
     def __repr__(self) -> str:

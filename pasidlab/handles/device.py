@@ -5,19 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pasidlab.errors import KernelError
-from pasidlab.handles.handle import Handle
+from pasidlab.handles.handle import Handle, verb
+from pasidlab.hardware.accelerator.device import Accelerator
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.timeline import HOST
 
 if TYPE_CHECKING:
-    from pasidlab.hardware.accelerator.device import Accelerator
+    from pasidlab.hardware.function import Function
     from pasidlab.machine import Machine
 
 __all__ = ["AssignedDevice", "PhysicalFunction"]
 
 
 class PhysicalFunction(Handle):
-    """A whole accelerator, a PCIe function like Intel's DSA: ``rid`` is its requester ID on the bus."""
+    """A whole PCIe function, an accelerator or another device: ``rid`` is its requester ID on the bus."""
 
     def __init__(self, machine: Machine, name: str) -> None:
         super().__init__(machine)
@@ -30,8 +31,16 @@ class PhysicalFunction(Handle):
 
     @property
     def hardware(self) -> Accelerator:
-        """The modelled device."""
-        device = self.machine.accelerators.get(self.name)
+        """The modelled accelerator; ``-EOPNOTSUPP`` where it is a :attr:`function` of another kind."""
+        device = self.function
+        if not isinstance(device, Accelerator):
+            raise KernelError("EOPNOTSUPP", f"{self.name} is no accelerator, but a {type(device).__name__}")
+        return device
+
+    @property
+    def function(self) -> Function:
+        """The modelled device, of whatever kind."""
+        device = self.machine.functions.get(self.name)
         if device is None:
             raise KernelError("ENODEV", f"the machine has no device {self.name}")
         return device
@@ -39,10 +48,10 @@ class PhysicalFunction(Handle):
     @property
     def rid(self) -> int:
         """The requester ID that its DMA carries."""
-        return self.hardware.rid
+        return self.function.rid
 
     def __repr__(self) -> str:
-        if self.name not in self.machine.accelerators:
+        if self.name not in self.machine.functions:
             return f"<PF {self.name}, gone>"
         owner = self.machine.owner_of(self)
         return f"<PF {self.name} at {format_rid(self.rid)}, driven by {owner.name if owner else HOST}>"
@@ -77,6 +86,26 @@ class AssignedDevice(Handle):
     def rid(self) -> int:
         """The requester ID that its DMA carries on the bus: its parent's."""
         return self.parent.rid
+
+    @verb
+    def emulate_portal(self, on: bool = True) -> None:
+        """Let the hypervisor take the portal away from the guest and carry submissions out itself, or give it back.
+
+        This is the slow path of a migration: each descriptor traps, and its PASID is converted by software instead of
+        the CPU. ``-EINVAL`` a whole function, or an interface with a dedicated queue: their descriptors carry no PASID.
+
+        >>> from pasidlab import Machine
+        >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); vm = m.create_vm("vm1"); adi = m.assign_adi(dsa, vm)
+        >>> app = vm.spawn("app"); number = app.bind(adi); src, dst = app.buffer(b"slowly"), app.buffer(6)
+        >>> adi.emulate_portal(); app.copy(adi, src, dst, 6), app.read(dst, 6)
+        (<copied 6 bytes>, b'slowly')
+        """
+        device = self.machine.vm(self.vm_name).vmm.mdevs.get(self.name)
+        if device is None or device.queue.dedicated:
+            raise KernelError(
+                "EINVAL", f"{self.name} must be an interface of a shared queue for its portal to be emulated"
+            )
+        device.emulate_portal(on)
 
     def __repr__(self) -> str:
         if self.vm_name not in self.machine.vmms:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pasidlab.errors import BusError, KernelError
-from pasidlab.hardware.accelerator.operations import PageMissing
+from pasidlab.hardware.dma import PageMissing
 from pasidlab.hardware.iommu.contract import DmaAborted, Fault
 from pasidlab.hardware.pcie import PASID_LIMIT, Access, DmaRequest
 
@@ -38,7 +38,7 @@ def send(device: PhysicalFunction, request: DmaRequest, *, tlb: bool) -> int | F
 
     ``-EFAULT``: no memory there, or the IOMMU has no page for the device's TLB.
     """
-    port = device.hardware.port(request.pasid, tlb=tlb)
+    port = device.function.port(request.pasid, tlb=tlb)
     try:
         if request.access is Access.READ:
             port.read(request.address, 8)

@@ -59,20 +59,29 @@ def transaction(method: Callable[Concatenate[H, P], R]) -> Callable[Concatenate[
 def _operation(method: Callable[Concatenate[H, P], R], *, atomic: bool) -> Callable[Concatenate[H, P], R]:
     takes = signature(method)
 
+    def settled(self: H, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        finally:
+            self.machine.settle()
+
     @wraps(method)
     def operation(self: H, /, *args: P.args, **kwargs: P.kwargs) -> R:
         machine = self.machine
         _check(machine, takes, takes.bind(self, *args, **kwargs).arguments)
-        outermost = not machine.timeline.busy
-        try:
-            with machine.timeline.operation(line_of(self, method.__name__, args, kwargs), atomic=atomic):
-                try:
-                    return method(self, *args, **kwargs)
-                finally:
-                    machine.settle()
-        finally:
-            if outermost and machine.supervisor is not None:
-                machine.supervisor()
+        if machine.timeline.busy:
+            return settled(self, *args, **kwargs)
+        line = line_of(self, method.__name__, args, kwargs)
+
+        def play(prefix: str) -> R:
+            try:
+                with machine.timeline.operation(prefix + line, atomic=atomic):
+                    return settled(self, *args, **kwargs)
+            finally:
+                if machine.supervisor is not None:
+                    machine.supervisor()
+
+        return machine.attend(line, play, asks=not atomic)
 
     return operation
 
@@ -113,6 +122,8 @@ def line_of(handle: Handle, name: str, args: tuple[object, ...], kwargs: dict[st
 def _word(value: object) -> str:
     if isinstance(value, Handle):
         return value.expression
+    if isinstance(value, type):
+        return value.__name__
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 4096:

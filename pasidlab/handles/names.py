@@ -16,7 +16,7 @@ __all__ = ["check_name"]
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,31}")
 _RESERVED: Final = frozenset(
     {HOST, USER, HARDWARE, "machine", "agenda", "memory", "iommu-unit", "fabric", "mmio", "cpu0", "pcie"}
-    | {"accelerators", "vmms", "vm-numbers"}
+    | {"functions", "drivers", "vmms", "vm-numbers"}
 )
 """Words that name a floor of the machine, or one of its parts."""
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pasidlab.errors import KernelError
+from pasidlab.errors import BusError, KernelError
 from pasidlab.handles.app import App
+from pasidlab.handles.batch import checked_copy
 from pasidlab.handles.cgroup import Cgroup
 from pasidlab.handles.device import AssignedDevice
 from pasidlab.handles.handle import Handle, transaction, verb
 from pasidlab.handles.names import check_name
 from pasidlab.handles.quota import number, prlimit
+from pasidlab.handles.work import Outcome
+from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.pcie import PASID_LIMIT
+from pasidlab.kernel.dmaengine import memcpy
 from pasidlab.kernel.ioasid.quota.cgroup import CgroupQuota, cgroups_of
 from pasidlab.kernel.ioasid.quota.group import ROOT
 from pasidlab.kernel.ioasid.record import INVALID_IOASID
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
     from pasidlab.virt.vmm import Vmm
 
 __all__ = ["VirtualMachine"]
+
+
+_LONGEST_READ: Final = 1 << 28
 
 
 class VirtualMachine(Handle):
@@ -69,7 +76,7 @@ class VirtualMachine(Handle):
 
     def device(self, name: str) -> AssignedDevice:
         """One assigned device by name; ``-ENODEV`` if the VM has none of that name."""
-        if name not in self.kernel.accelerators:
+        if name not in self.kernel.drivers:
             raise KernelError("ENODEV", f"{self.name} has no device {name}")
         return AssignedDevice(self.machine, self.name, name)
 
@@ -171,6 +178,52 @@ class VirtualMachine(Handle):
         """The processes that run in the guest."""
         return [App(self.machine, self.name, process) for process in self.kernel.processes.values()]
 
+    # --- the guest's kernel itself ------------------------------------------------------------------------------------
+
+    @verb
+    def page(self, content: bytes = b"") -> int:
+        """Let the guest's kernel take a page for itself, with ``content`` in it; returns its guest-physical address.
+
+        Errors: ``-EINVAL`` more than 4096 bytes, ``-ENOMEM``.
+        """
+        if len(content) > PAGE_SIZE:
+            raise KernelError("EINVAL", f"a page must hold the content: at most {PAGE_SIZE} bytes, not {len(content)}")
+        address = self.kernel.pages.alloc()
+        self.vmm.memory.write(address, content)
+        return address
+
+    def read(self, address: int, length: int) -> bytes:
+        """Read guest-physical memory. ``-EFAULT`` where the guest has none, ``-EINVAL`` no such range."""
+        if type(address) is not int or type(length) is not int or not 0 <= length <= _LONGEST_READ:
+            raise KernelError("EINVAL", f"address and length must be numbers, not {address!r} and {length!r}")
+        try:
+            return self.vmm.memory.read(address, length)
+        except BusError as error:
+            raise KernelError("EFAULT", f"{self.name} must have memory at {error.address:#x}") from None
+
+    @verb
+    def copy(self, device: AssignedDevice | str, src: int, dst: int, size: int, pasid: int | None = None) -> Outcome:
+        """Let the guest's kernel copy by the device for itself, between guest-physical addresses, on a dedicated queue.
+
+        The queue is programmed without PASID, or with any ``pasid``. On an interface both no PASID and 0 mean the VM's
+        default PASID. Errors: ``-EINVAL`` size or address, ``-ENODEV`` no such device or no dedicated queue, ``-EBUSY``
+        its dedicated queues are taken, ``-ENXIO`` the device refuses the queue (a PASID that is not this VM's).
+
+        >>> from pasidlab import Machine
+        >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); vm = m.create_vm("vm1")
+        >>> adi, page = m.assign_adi(dsa, vm, queue="dedicated"), vm.page(b"no process here")
+        >>> vm.copy(adi, page, page + 2048, 15), vm.read(page + 2048, 15)
+        (<copied 15 bytes>, b'no process here')
+        """
+        checked_copy(src, dst, size)
+        if pasid is not None and not 0 <= number(pasid, "a PASID") < PASID_LIMIT:
+            raise KernelError("EINVAL", f"a PASID must be between 0 and {PASID_LIMIT - 1}, not {pasid}")
+        name = device if isinstance(device, str) else device.name
+        driver = self.kernel.accelerators.get(name)
+        if driver is None:
+            raise KernelError("ENODEV", f"{self.name} has no device {name}")
+        return Outcome(memcpy(self.kernel, driver, (src, dst, size), pasid))
+
     @verb
     def free_pasid(self, pasid: int) -> None:
         """Let the guest give a PASID back by virtual command, bound or not: what a forgetful or hostile guest may do.
@@ -205,7 +258,7 @@ class VirtualMachine(Handle):
         del machine.vmms[self.name]
         del machine.numbers[self.name]
         for name in functions:
-            machine.kernel.accelerators[name].start()
+            machine.kernel.drivers[name].start()
 
     def __repr__(self) -> str:
         if not self.running:

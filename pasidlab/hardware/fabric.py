@@ -18,6 +18,7 @@ from pasidlab.hardware.pcie import Access, DmaRequest
 from pasidlab.timeline import Actor, Verb
 
 if TYPE_CHECKING:
+    from pasidlab.hardware.cpu.local_apic import LocalApic
     from pasidlab.timeline import Timeline
 
 __all__ = ["Fabric", "Translated", "in_pages"]
@@ -40,14 +41,20 @@ class Translated(NamedTuple):
 
 
 class Fabric(Actor):
-    """The root complex of one machine, with one remapping unit in front of memory."""
+    """The root complex of one machine, with one remapping unit in front of memory; interrupts go to ``apic``."""
 
     actor = "root complex"
 
-    def __init__(self, timeline: Timeline, memory: Memory, unit: IommuUnit) -> None:
+    def __init__(self, timeline: Timeline, memory: Memory, unit: IommuUnit, apic: LocalApic | None = None) -> None:
         super().__init__(timeline, "fabric")
         self.memory = memory
         self.unit = unit
+        self._apic = apic
+
+    def interrupt(self, address: int, data: int) -> None:
+        """A message of a device: a store without PASID to the interrupt range. Remapping of interrupts is left out."""
+        if self._apic is not None:
+            self._apic.message(address, data)
 
     def dma_read(self, rid: int, pasid: int | None, address: int, length: int, privileged: bool = False) -> bytes:
         """Read ``length`` bytes at an I/O virtual address."""

@@ -1,7 +1,8 @@
 """The physical address map beside RAM: which device answers at which address.
 
 Models MMIO decoding on the host (BARs, IOMMU registers) and, in a guest's map, what the hypervisor put there: a region
-may be emulated (each access traps to the target given here) or a window onto a real device (no trap). Three kinds of
+may be emulated (each access traps to the target given here) or a window onto a real device (no trap). A window can be
+taken away for a while: then each access leaves the guest before anything else happens to it. Three kinds of
 access exist because the instructions differ: loads and stores, the posted 64-byte store (MOVDIR64B), and the non-posted
 64-byte enqueue (ENQCMD) which the target may refuse.
 """
@@ -38,13 +39,17 @@ class MmioTarget(Protocol):
 
 
 class MmioRegion(NamedTuple):
-    """``size`` bytes at ``base`` that ``target`` answers, starting at its own offset ``offset``."""
+    """``size`` bytes at ``base`` that ``target`` answers, starting at its own offset ``offset``.
+
+    ``intercepted``: a window that the hypervisor has unmapped; ``target`` is its emulation of what was there.
+    """
 
     base: int
     size: int
     target: MmioTarget
     offset: int
     name: str
+    intercepted: bool = False
 
 
 class AddressMap(Part):
@@ -67,12 +72,24 @@ class AddressMap(Part):
         """Nobody answers at the region that starts at ``base`` any more."""
         del self.regions[base]
 
-    def find(self, address: int) -> tuple[MmioTarget, int]:
-        """Who answers at ``address``, and at which of its offsets."""
+    def region(self, address: int) -> MmioRegion:
+        """The region in which ``address`` lies; BusError: nobody answers there."""
         for region in self.regions.values():
             if region.base <= address < region.base + region.size:
-                return region.target, region.offset + address - region.base
+                return region
         raise BusError(address)
+
+    def find(self, address: int) -> tuple[MmioTarget, int]:
+        """Who answers at ``address``, and at which of its offsets."""
+        region = self.region(address)
+        return region.target, region.offset + address - region.base
+
+    def intercepts(self, address: int) -> bool:
+        """Whether an access leaves the guest before anything else happens to it (an EPT violation)."""
+        return any(
+            region.intercepted and region.base <= address < region.base + region.size
+            for region in self.regions.values()
+        )
 
     def read(self, address: int, size: int = 8) -> int:
         """A load."""

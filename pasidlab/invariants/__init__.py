@@ -3,9 +3,9 @@
 A rule may be broken for a moment inside an operation (a reference is taken one step before the entry that it is for is
 written); whoever travels to such a step and checks there is told so.
 
-Thirteen rules (:data:`RULES`). Each is a function from a machine to sentences that say what is wrong, so an empty
-answer is good news. Rules about tables and queues read the bits that the hardware reads, those about caches compare
-them with a walk; rules about sets and numbers read the IOASID core; rules about order read the event stream.
+Fourteen rules (:data:`RULES`). Each is a function from what was read of a machine to sentences that say what is wrong,
+so an empty answer is good news. Rules about tables and queues read the bits that the hardware reads, those about caches
+compare them with a walk; rules about sets and numbers read the IOASID core; rules about order read the event stream.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pasidlab.invariants import caches, history, ownership, references
+from pasidlab.invariants import caches, history, meanings, ownership, references
+from pasidlab.invariants.evidence import Evidence
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
@@ -27,7 +28,7 @@ class Rule(NamedTuple):
 
     number: int
     sentence: str
-    find: Callable[[Machine], Iterator[str]]
+    find: Callable[[Evidence], Iterator[str]]
 
 
 class Violation(NamedTuple):
@@ -68,6 +69,7 @@ RULES: Final = (
     Rule(11, "the page tables of a present entry belong to the owner of its PASID", ownership.page_tables),
     Rule(12, "a notification handler never calls what takes the allocator's lock", history.atomic_handlers),
     Rule(13, "caches of the IOMMU and of devices hold what the tables say", caches.coherent),
+    Rule(14, "a PASID on the wire has one meaning, whoever looks it up", meanings.ambiguous),
 )
 
 
@@ -95,7 +97,8 @@ class Report:
 
 def check(machine: Machine) -> Report:
     """Evaluate every rule on the present state and the events that led to it."""
-    violations = tuple(Violation(rule, where) for rule in RULES for where in rule.find(machine))
+    evidence = Evidence(machine)
+    violations = tuple(Violation(rule, where) for rule in RULES for where in rule.find(evidence))
     holdings = tuple(
         Holding(number, record.owner.name, str(record.state), record.spid, record.holders)
         for number, record in machine.kernel.ioasid.ids.items()

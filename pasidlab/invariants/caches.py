@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pasidlab.hardware.accelerator.device_tlb import NO_PASID
+from pasidlab.hardware.device_tlb import NO_PASID
 from pasidlab.hardware.iommu.vtd.caches import (
     CONTEXT_CACHE,
     IOTLB,
@@ -28,11 +28,15 @@ from pasidlab.hardware.pcie import Access, format_rid
 from pasidlab.invariants.entries import entries
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pasidlab.hardware.bits import Layout
     from pasidlab.hardware.iommu.vtd.unit import VtdUnit
+    from pasidlab.invariants.entries import Entry
+    from pasidlab.invariants.evidence import Evidence
     from pasidlab.machine import Machine
 
-__all__ = ["DEVICE_TLB", "CacheLine", "cache_lines", "coherent", "orphans"]
+__all__ = ["DEVICE_TLB", "CacheLine", "cache_lines", "coherent", "orphans", "wrong_lines"]
 
 DEVICE_TLB: Final = "device TLB"
 _BY_DOMAIN: Final = (PGTT.SECOND, PGTT.NESTED)
@@ -60,14 +64,18 @@ class CacheLine(NamedTuple):
 
 
 class _Tables:
-    """What the tables say now: present entries by domain and PASID, and by domain alone."""
+    """What the tables say now: present entries by domain and PASID, and by domain alone.
 
-    def __init__(self, machine: Machine) -> None:
+    ``every``: lines that agree are asked for as well.
+    """
+
+    def __init__(self, machine: Machine, present: Iterable[Entry], *, every: bool) -> None:
         self.unit: VtdUnit = machine.unit
+        self.every = every
         self.by_pasid: dict[tuple[int, int], tuple[int, ...]] = {}
         self.by_domain: dict[int, tuple[int, ...]] = {}
         self.by_rid: dict[tuple[int, int], tuple[int, ...]] = {}
-        for entry in entries(machine):
+        for entry in present:
             did = entry.field("DID")
             self.by_rid[entry.rid, entry.pasid] = entry.words
             self.by_pasid.setdefault((did, entry.pasid), entry.words)
@@ -82,20 +90,29 @@ class _Tables:
 
 def cache_lines(machine: Machine) -> Iterator[CacheLine]:
     """Every line of every cache of the machine's IOMMU and devices, compared with the tables."""
-    tables = _Tables(machine)
-    yield from _contexts(machine)
+    yield from _lines(machine, _Tables(machine, entries(machine), every=True))
+
+
+def wrong_lines(machine: Machine, present: Iterable[Entry]) -> Iterator[CacheLine]:
+    """Those that disagree with the tables, whose ``present`` entries are given."""
+    yield from _lines(machine, _Tables(machine, present, every=False))
+
+
+def _lines(machine: Machine, tables: _Tables) -> Iterator[CacheLine]:
+    yield from _contexts(tables)
     yield from _pasids(tables)
     yield from _translations(tables)
     yield from _paging(tables)
     yield from _device_lines(machine, tables)
 
 
-def _contexts(machine: Machine) -> Iterator[CacheLine]:
-    unit = machine.unit
+def _contexts(tables: _Tables) -> Iterator[CacheLine]:
+    unit = tables.unit
     for rid, line in unit.caches.contexts.items():
         now = unit.context_words(rid)
         said = "" if now == line.words else "the context entry in memory is another one"
-        yield CacheLine(CONTEXT_CACHE, format_rid(rid), CONTEXT_ENTRY, line.words, line.at, said)
+        if said or tables.every:
+            yield CacheLine(CONTEXT_CACHE, format_rid(rid), CONTEXT_ENTRY, line.words, line.at, said)
 
 
 def _pasids(tables: _Tables) -> Iterator[CacheLine]:
@@ -105,8 +122,9 @@ def _pasids(tables: _Tables) -> Iterator[CacheLine]:
         said = "its entry is not present" if gone else ""
         if not gone and words is not None and words != line.words:
             said = "its entry in memory is another one"
-        tag = f"PASID {pasid} of {format_rid(rid)}, domain {line.did}"
-        yield CacheLine(PASID_CACHE, tag, PASID_ENTRY, line.words, line.at, said, gone)
+        if said or tables.every:
+            tag = f"PASID {pasid} of {format_rid(rid)}, domain {line.did}"
+            yield CacheLine(PASID_CACHE, tag, PASID_ENTRY, line.words, line.at, said, gone)
 
 
 def _tag(did: int, tag: int, address: int) -> str:
@@ -119,8 +137,9 @@ def _translations(tables: _Tables) -> Iterator[CacheLine]:
         did, tag, page = key
         line = tables.line(did, tag)
         said = "no present entry has this tag" if line is None else _translates(tables.unit, line, page << 12, found)
-        words = caches.words_of(key)
-        yield CacheLine(IOTLB, _tag(did, tag, page << 12), IOTLB_ENTRY, words, max(found.page, 0), said, line is None)
+        if said or tables.every:
+            words, row = caches.words_of(key), _tag(did, tag, page << 12)
+            yield CacheLine(IOTLB, row, IOTLB_ENTRY, words, max(found.page, 0), said, line is None)
 
 
 def _translates(unit: VtdUnit, line: PasidLine, address: int, found: Translation) -> str:
@@ -146,13 +165,14 @@ def _paging(tables: _Tables) -> Iterator[CacheLine]:
             ignored = _SECOND_MARKS if second else _FIRST_MARKS
             same = now is not None and now[0] == kept.at and not (now[1] ^ kept.word) & ~ignored
             said = "" if same else "the entry in memory is another one"
-        layout = SL_ENTRY if second else FL_ENTRY
-        words = f"{_tag(did, tag, address)}, level {level}"
-        yield CacheLine(PAGING_CACHE, words, layout, (kept.word,), kept.at, said, line is None)
+        if said or tables.every:
+            layout = SL_ENTRY if second else FL_ENTRY
+            words = f"{_tag(did, tag, address)}, level {level}"
+            yield CacheLine(PAGING_CACHE, words, layout, (kept.word,), kept.at, said, line is None)
 
 
 def _device_lines(machine: Machine, tables: _Tables) -> Iterator[CacheLine]:
-    for name, device in machine.accelerators.items():
+    for name, device in machine.functions.items():
         for (tag, page, privileged), found in device.tlb.lines.items():
             number = machine.unit.rid_pasid(device.rid) if tag == NO_PASID else tag
             words = tables.by_rid.get((device.rid, number))
@@ -160,16 +180,18 @@ def _device_lines(machine: Machine, tables: _Tables) -> Iterator[CacheLine]:
             if words is not None:
                 granted = Translation(found.page, (3 if found.write else 1) << (3 if privileged else 0), 1)
                 said = _translates(tables.unit, PasidLine.of(words, number), page << 12, granted)
+            if not (said or tables.every):
+                continue
             whose = "without PASID" if tag == NO_PASID else f"PASID {tag}"
             row = f"{whose}, {page << 12:#x}"
             yield CacheLine(f"{DEVICE_TLB} of {name}", row, None, (), found.page, said, words is None)
 
 
-def coherent(machine: Machine) -> Iterator[str]:
+def coherent(evidence: Evidence) -> Iterator[str]:
     """13: hardware would come to the same answers without its caches."""
-    yield from (str(line) for line in cache_lines(machine) if line.said and not line.orphan)
+    yield from (str(line) for line in evidence.wrong_lines if not line.orphan)
 
 
-def orphans(machine: Machine) -> Iterator[str]:
+def orphans(evidence: Evidence) -> Iterator[str]:
     """10, as far as caches go: nothing is kept of an entry that is not there any more."""
-    yield from (str(line) for line in cache_lines(machine) if line.orphan)
+    yield from (str(line) for line in evidence.wrong_lines if line.orphan)

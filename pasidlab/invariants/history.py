@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 from pasidlab.timeline import HOST, Event, Verb
 
 if TYPE_CHECKING:
+    from pasidlab.invariants.evidence import Evidence
     from pasidlab.machine import Machine
     from pasidlab.timeline import Timeline
 
@@ -157,27 +158,31 @@ def may_exceed(machine: Machine, group: str) -> bool:
     return group in _history(machine).exceeding
 
 
-def single_owner(machine: Machine) -> Iterator[str]:
+def single_owner(evidence: Evidence) -> Iterator[str]:
     """2: alloc and reclaim alternate for each number, and each number is in the table of exactly one set."""
+    machine = evidence.machine
     yield from _found(machine, 2)
     owners = [number for the_set in machine.kernel.ioasid.sets.values() for number in the_set.ids.keys()]
     if sorted(owners) != machine.kernel.ioasid.ids.keys():
         yield "the sets' tables and the table of all PASIDs do not list the same numbers"
 
 
-def no_new_reference(machine: Machine) -> Iterator[str]:
+def no_new_reference(evidence: Evidence) -> Iterator[str]:
     """4: between FREE and reclaim nobody takes a reference."""
+    machine = evidence.machine
     yield from _found(machine, 4)
 
 
-def event_order(machine: Machine) -> Iterator[str]:
+def event_order(evidence: Evidence) -> Iterator[str]:
     """9: what subscribers are told of a PASID's life: ALLOC, (BIND UNBIND)*, at most one FREE, and after it no BIND.
 
     An UNBIND that is due may follow FREE, as in the V4 documents.
     """
+    machine = evidence.machine
     yield from _found(machine, 9)
 
 
-def atomic_handlers(machine: Machine) -> Iterator[str]:
+def atomic_handlers(evidence: Evidence) -> Iterator[str]:
     """12: below a notification nothing takes the lock that is held."""
+    machine = evidence.machine
     yield from _found(machine, 12)

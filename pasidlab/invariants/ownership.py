@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Final
 from pasidlab.hardware.layouts.vtd import PGTT
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.invariants import caches
-from pasidlab.invariants.entries import Entry, entries
+from pasidlab.invariants.entries import ioasid_of
+from pasidlab.invariants.evidence import mapped_frames
+from pasidlab.invariants.interrupts import message_storage
 from pasidlab.kernel.iommu.vtd.driver import PASID_RID2PASID
 from pasidlab.timeline import HOST, Event, Verb
 
 if TYPE_CHECKING:
+    from pasidlab.invariants.entries import Entry
+    from pasidlab.invariants.evidence import Evidence
     from pasidlab.machine import Machine
     from pasidlab.virt.vmm import Vmm
 
@@ -28,14 +32,14 @@ _NOBODY: Final = "nobody"
 def _assigned_to(machine: Machine, rid: int) -> Vmm | None:
     """The VM that has the whole function ``rid``."""
     for vmm in machine.vmms.values():
-        if any(machine.accelerators[name].rid == rid for name in vmm.functions.values()):
+        if any(machine.functions[name].rid == rid for name in vmm.functions.values()):
             return vmm
     return None
 
 
 def _vm_of(machine: Machine, rid: int, pasid: int) -> Vmm | None:
     """The VM that a requester ID and PASID serve: by the function, the owner of the PASID, or its default PASID."""
-    if pasid == PASID_RID2PASID:
+    if pasid == PASID_RID2PASID or rid in machine.kernel.iommu.numbering:
         return _assigned_to(machine, rid)
     for vmm in machine.vmms.values():
         if pasid == vmm.container.domain.default_pasid or pasid in vmm.container.set.ids:
@@ -43,18 +47,15 @@ def _vm_of(machine: Machine, rid: int, pasid: int) -> Vmm | None:
     return None
 
 
-def _frames(vmm: Vmm) -> set[int]:
-    """The frames of a VM: its process's memory, and what VFIO keeps of it while the process exits."""
-    mapped = {mapping.physical for mapping in vmm.process.mm.table.mappings()}
-    return {address >> 12 for address in mapped | vmm.container.pinned}
-
-
-def reach(machine: Machine) -> Iterator[str]:
+def reach(evidence: Evidence) -> Iterator[str]:
     """1: what a domain maps is its VM's memory; where DMA of the last operation went is its owner's memory."""
-    frames = {vmm.name: _frames(vmm) for vmm in machine.vmms.values()}
+    machine = evidence.machine
+    frames = evidence.frames
     for vmm in machine.vmms.values():
-        for mapping in vmm.container.domain.table.mappings():
-            if mapping.physical >> 12 not in frames[vmm.name]:
+        table = vmm.container.domain.table
+        strange = mapped_frames(machine.memory, table.root) - frames[vmm.name]
+        for mapping in table.mappings() if strange else ():
+            if mapping.physical >> 12 in strange:
                 yield f"the domain of {vmm.name} maps {mapping.virtual:#x} to {mapping.physical:#x}: not its memory"
     operation = machine.timeline.operation_now
     events = machine.timeline.events_of(operation) if operation else []
@@ -91,10 +92,11 @@ def _owner(machine: Machine, rid: int, pasid: int, later: list[Event]) -> str | 
     return None if pasid == PASID_RID2PASID else _NOBODY
 
 
-def kvm_entries(machine: Machine) -> Iterator[str]:
+def kvm_entries(evidence: Evidence) -> Iterator[str]:
     """7: guest PASID -> host PASID in KVM's table agrees with the IOASID core."""
+    machine = evidence.machine
     for vmm in machine.vmms.values():
-        for guest_pasid, host_pasid in vmm.kvm.entries():
+        for guest_pasid, host_pasid in evidence.translations[vmm.name]:
             record = machine.kernel.ioasid.ids.get(host_pasid)
             entry = f"KVM of {vmm.name} translates {guest_pasid} to {host_pasid}"
             if record is None:
@@ -105,11 +107,14 @@ def kvm_entries(machine: Machine) -> Iterator[str]:
                 yield f"{entry}, whose guest number is {record.spid}"
 
 
-def work_queues(machine: Machine) -> Iterator[str]:
+def work_queues(evidence: Evidence) -> Iterator[str]:
     """8: what a mediated device's hardware queue sends belongs to its VM, and it never sends requests without PASID.
+
+    The same for whom it lets raise its interrupts.
 
     A whole function is programmed by its guest without mediation: there the function's own table protects (rule 11).
     """
+    machine = evidence.machine
     for vmm in machine.vmms.values():
         for mdev in vmm.mdevs.values():
             device, wq = machine.accelerators[mdev.parent.name], mdev.queue.index
@@ -121,6 +126,7 @@ def work_queues(machine: Machine) -> Iterator[str]:
                 yield f"{device.path} wq{wq} of {vmm.name} sends {words}, which is not its own"
     for device in machine.accelerators.values():
         yield from _native_queues(machine, device.path)
+    yield from message_storage(machine)
 
 
 def _native_queues(machine: Machine, name: str) -> Iterator[str]:
@@ -132,16 +138,17 @@ def _native_queues(machine: Machine, name: str) -> Iterator[str]:
             yield f"{name} wq{queue.index} of {process.name} sends PASID {device.wq_pasid(queue.index)}"
 
 
-def no_orphans(machine: Machine) -> Iterator[str]:
+def no_orphans(evidence: Evidence) -> Iterator[str]:
     """10: present entries, cached lines, waiting descriptors and page requests all belong to a PASID that is out."""
+    machine = evidence.machine
     yield from _stale_descriptors(machine)
     yield from _stale_page_requests(machine)
-    yield from caches.orphans(machine)
-    for entry in entries(machine):
+    yield from caches.orphans(evidence)
+    for entry in evidence.entries:
         if entry.pasid == PASID_RID2PASID:
             if entry.field("PGTT") != PGTT.PASS_THROUGH and _assigned_to(machine, entry.rid) is None:
                 yield f"{entry} still translates for a VM that is gone"
-        elif entry.pasid not in machine.kernel.ioasid.ids:
+        elif entry.ioasid not in machine.kernel.ioasid.ids:
             yield f"{entry} is present, but the PASID is not allocated"
 
 
@@ -151,15 +158,17 @@ def _stale_descriptors(machine: Machine) -> Iterator[str]:
     A function that is a VM's own as a whole may hold what it likes: only that VM's entries answer it.
     """
     for device in machine.accelerators.values():
-        for wq in range(device.num_wqs) if _assigned_to(machine, device.rid) is None else ():
-            for work in device.waiting(wq):
-                pasid = device.wq_pasid(wq) if device.wq_field(wq, "mode") else work.pasid
-                if pasid is not None and pasid not in machine.kernel.ioasid.ids:
-                    yield f"{device.path} wq{wq} holds a descriptor for PASID {pasid}, which is not allocated"
+        for held in device.held() if _assigned_to(machine, device.rid) is None else ():
+            if held.pasid is not None and held.pasid not in machine.kernel.ioasid.ids:
+                where = f"{device.path} wq{held.progress.wq}"
+                yield f"{where} holds a descriptor for PASID {held.pasid}, which is not allocated"
 
 
 def _stale_page_requests(machine: Machine) -> Iterator[str]:
-    """A page request that outlives its PASID would be answered for whoever gets the number next."""
+    """A page request that outlives its PASID would be answered for whoever gets the number next.
+
+    The number 0 is no IOASID: it stands for the function itself, and ends when that is taken from its VM.
+    """
     waiting = [(request.rid, request.pasid) for request in machine.unit.page_queue.requests()]
     handed_on = [(rid, pasid) for rid, pasid, _ in machine.kernel.iommu.page_requests.pending.keys()]
     asked = [
@@ -168,14 +177,23 @@ def _stale_page_requests(machine: Machine) -> Iterator[str]:
         if _assigned_to(machine, device.rid) is None
         for _, work in device.waits.working()
     ]
+    asked += [
+        (device.rid, request.pasid)
+        for device in machine.functions.values()
+        if _assigned_to(machine, device.rid) is None
+        for request in device.asked.values()
+    ]
     for rid, pasid in dict.fromkeys([*waiting, *handed_on, *asked]):
-        if pasid is not None and pasid not in machine.kernel.ioasid.ids:
+        if pasid == PASID_RID2PASID and _assigned_to(machine, rid) is not None:
+            continue
+        if pasid is not None and ioasid_of(machine, rid, pasid) not in machine.kernel.ioasid.ids:
             yield f"a page request of {format_rid(rid)} waits for PASID {pasid}, which is not allocated"
 
 
-def page_tables(machine: Machine) -> Iterator[str]:
+def page_tables(evidence: Evidence) -> Iterator[str]:
     """11: the roots in a present entry are the owner's, and a function in a VM has entries of that VM only."""
-    for entry in entries(machine):
+    machine = evidence.machine
+    for entry in evidence.entries:
         vmm, holder = _vm_of(machine, entry.rid, entry.pasid), _assigned_to(machine, entry.rid)
         if holder is not None and (vmm is not holder or entry.field("PGTT") not in _BY_DOMAIN):
             yield f"{entry}, a function of {holder.name}, has an entry that is not bounded by its memory"

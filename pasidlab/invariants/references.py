@@ -7,26 +7,28 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pasidlab.hardware.layouts.vtd import PGTT
-from pasidlab.invariants.entries import entries
 from pasidlab.invariants.history import may_exceed, overcharged
+from pasidlab.invariants.interrupts import wired_pasids
 from pasidlab.kernel.ioasid.quota.cgroup import CgroupQuota
 from pasidlab.kernel.ioasid.quota.rlimit import RlimitQuota
 
 if TYPE_CHECKING:
+    from pasidlab.invariants.evidence import Evidence
     from pasidlab.machine import Machine
     from pasidlab.virt.ioasid_user import IoasidUser
 
 __all__ = ["quotas", "unique_spids", "users"]
 
 
-def users(machine: Machine) -> Iterator[str]:
+def users(evidence: Evidence) -> Iterator[str]:
     """3: who holds a reference is who uses the PASID, by name.
 
-    Uses are read where they take effect: present PASID entries, valid KVM entries, programmed work queues; the
-    allocator's own reference belongs to whoever still lists the number as theirs.
+    Uses are read where they take effect: present PASID entries, valid KVM entries, programmed work queues and interrupt
+    entries; the allocator's own reference belongs to whoever still lists the number as theirs.
     """
+    machine = evidence.machine
     using: dict[int, Counter[str]] = {}
-    for number, holder in _uses(machine):
+    for number, holder in _uses(evidence):
         using.setdefault(number, Counter())[holder] += 1
     for number, record in machine.kernel.ioasid.ids.items():
         expected = using.pop(number, Counter())
@@ -37,11 +39,12 @@ def users(machine: Machine) -> Iterator[str]:
         yield f"PASID {number} is used by {', '.join(holders.elements())}, but not allocated"
 
 
-def _uses(machine: Machine) -> Iterator[tuple[int, str]]:
-    for pasid in _bound(machine):
+def _uses(evidence: Evidence) -> Iterator[tuple[int, str]]:
+    machine = evidence.machine
+    for pasid in _bound(evidence):
         yield pasid, "iommu"
     for vmm in machine.vmms.values():
-        for _, host_pasid in vmm.kvm.entries():
+        for _, host_pasid in evidence.translations[vmm.name]:
             yield host_pasid, vmm.kvm.holder
         for mdev in vmm.mdevs.values():
             sent = machine.accelerators[mdev.parent.name].wq_pasid(mdev.queue.index)
@@ -49,6 +52,7 @@ def _uses(machine: Machine) -> Iterator[tuple[int, str]]:
                 yield sent, mdev.holder
         if vmm.container.domain.default_pasid is not None:
             yield vmm.container.domain.default_pasid, f"aux-domain:{vmm.name}"
+    yield from wired_pasids(machine)
     for user in _pasid_users(machine):
         for pasid in user.pasids.keys():
             yield pasid, user.holder
@@ -64,20 +68,21 @@ def _pasid_users(machine: Machine) -> list[IoasidUser]:
     return list({user.path: user for user in users}.values())
 
 
-def _bound(machine: Machine) -> set[int]:
+def _bound(evidence: Evidence) -> set[int]:
     """The PASIDs with a present entry that the IOMMU driver bound. The second-level entry of a default PASID belongs to
     the domain that allocated it; a nested one in its place was bound (HPASID_DEF).
     """
-    defaults = {vmm.container.domain.default_pasid for vmm in machine.vmms.values()}
+    defaults = {vmm.container.domain.default_pasid for vmm in evidence.machine.vmms.values()}
     return {
-        entry.pasid
-        for entry in entries(machine)
-        if entry.pasid and (entry.pasid not in defaults or entry.field("PGTT") == PGTT.NESTED)
+        entry.ioasid
+        for entry in evidence.entries
+        if entry.ioasid and (entry.ioasid not in defaults or entry.field("PGTT") == PGTT.NESTED)
     }
 
 
-def quotas(machine: Machine) -> Iterator[str]:
+def quotas(evidence: Evidence) -> Iterator[str]:
     """5: what was promised and what is left make up the whole, and whoever pays for PASIDs pays for exactly those."""
+    machine = evidence.machine
     core = machine.kernel.ioasid
     capacity = core.capacity
     promised = sum(the_set.quota or 0 for the_set in core.sets.values()) + capacity.reserved + core.policy.held
@@ -120,8 +125,9 @@ def _groups(machine: Machine, policy: CgroupQuota) -> Iterator[str]:
     yield from overcharged(machine)
 
 
-def unique_spids(machine: Machine) -> Iterator[str]:
+def unique_spids(evidence: Evidence) -> Iterator[str]:
     """6: within a set each guest number stands for one PASID."""
+    machine = evidence.machine
     for the_set in machine.kernel.ioasid.sets.values():
         counted = Counter(record.spid for record in the_set.ids.values() if record.spid is not None)
         for spid, count in counted.items():

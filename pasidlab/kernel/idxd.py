@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING
 from pasidlab.errors import KernelError
 from pasidlab.hardware.accelerator import register_map as at
 from pasidlab.hardware.accelerator.commands import Command, CommandError, command_word, queue_bitmap
+from pasidlab.hardware.accelerator.registers import DSA
 from pasidlab.hardware.layouts.dsa import CMDSTS, WQCAP, WQCFG
-from pasidlab.timeline import Actor, Part, Table, Verb
+from pasidlab.kernel.driver import Driver
+from pasidlab.timeline import Part, Table
 
 if TYPE_CHECKING:
+    from pasidlab.kernel.driver import PciDevice
     from pasidlab.kernel.platform import Platform
     from pasidlab.kernel.process import Process
     from pasidlab.kernel.sva import Sva
@@ -59,31 +62,28 @@ class WorkQueue(Part, state=("kind",)):
         return f"<wq{self.index} {self.mode} {self.kind}, {len(self.clients)} clients>"
 
 
-class Idxd(Actor):
-    """The driver of one device. ``bar0`` and ``bar2`` are addresses in its kernel's address map."""
+class Idxd(Driver):
+    """The driver of one device; a channel is a work queue. BAR0 has the registers, BAR2 the portals."""
 
-    actor = "driver"
+    identity = DSA
+    unit = "wq"
 
-    def __init__(self, platform: Platform, sva: Sva, name: str, rid: int, bar0: int, bar2: int) -> None:
-        super().__init__(platform.timeline, f"{platform.altitude}.idxd[{name}]", platform.altitude)
-        self.name = name
-        self.rid = rid
-        self.bar0 = bar0
-        self.bar2 = bar2
-        self._mmio = platform.mmio
-        self._sva = sva
+    def __init__(self, platform: Platform, sva: Sva, device: PciDevice) -> None:
+        super().__init__(platform, sva, device)
         self.queues = Table[int, WorkQueue](self.timeline, f"{self.path}.queues")
         self._kinds = Table[int, QueueType](self.timeline, f"{self.path}.kinds")
-        self.queue_count = WQCAP["num_wqs"].get((self._read(at.WQCAP),))
+        self.queue_count = WQCAP["num_wqs"].get((self.read(at.WQCAP),))
+
+    @property
+    def parts(self) -> str:
+        """Its queues, in words."""
+        return f"{self.queue_count} work queue{'s' if self.queue_count != 1 else ''}"
 
     # --- registers ----------------------------------------------------------------------------------------------------
 
-    def _read(self, offset: int) -> int:
-        return self._mmio.read(self.bar0 + offset)
-
     def _command(self, command: Command, operand: int = 0) -> CommandError:
-        self._mmio.write(self.bar0 + at.CMD, command_word(command, operand), 4)
-        status = self._mmio.read(self.bar0 + at.CMDSTS, 4)
+        self.write(at.CMD, command_word(command, operand), 4)
+        status = self.read(at.CMDSTS, 4)
         return CommandError(CMDSTS["err"].get((status,)))
 
     def _must(self, command: Command, operand: int = 0) -> None:
@@ -95,17 +95,18 @@ class Idxd(Actor):
         """Program the PASID part of WQCFG; ``None`` switches PASIDs off for the queue."""
         words = WQCFG.encode(pasid=pasid or 0, pasid_en=int(pasid is not None), priv=int(privileged))
         offset = at.wqcfg_offset(wq, _PASID_DWORD)
-        keep = self._mmio.read(self.bar0 + offset, 4) & ~_pasid_mask()
-        self._mmio.write(self.bar0 + offset, keep | words[1] & 0xFFFF_FFFF, 4)
+        keep = self.read(offset, 4) & ~_pasid_mask()
+        self.write(offset, keep | words[1] & 0xFFFF_FFFF, 4)
 
     # --- the device's life --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Find the queues, enable the device and its shared queues. All queues serve processes at first."""
+        super().start()
         self._must(Command.ENABLE_DEVICE)
         for index in range(self.queue_count):
             offset = at.wqcfg_offset(index)
-            words = tuple(self._read(offset + 8 * at_word) for at_word in range(WQCFG.word_count))
+            words = tuple(self.read(offset + 8 * at_word) for at_word in range(WQCFG.word_count))
             dedicated = bool(WQCFG["mode"].get(words))
             kind = self._kinds.pop(index) if index in self._kinds else QueueType.USER
             queue = WorkQueue(self.timeline, f"{self.path}.wq{index}", index, dedicated=dedicated, kind=kind)
@@ -116,6 +117,7 @@ class Idxd(Actor):
 
     def stop(self) -> None:
         """Disable everything. The queues keep their types for the next start."""
+        super().stop()
         self._command(Command.DISABLE_DEVICE)
         for index in self.queues.keys():
             queue = self.queues.pop(index)
@@ -126,6 +128,20 @@ class Idxd(Actor):
     def reset(self) -> None:
         """Put the device back to its power-on state, whatever it is doing; what waits in it is dropped."""
         self._command(Command.RESET_DEVICE)
+
+    def check_idle(self) -> None:
+        """``-EBUSY`` while anybody has a queue: a process, or a mediated device."""
+        busy = [client for queue in self.queues.values() for client in queue.clients]
+        if busy:
+            raise KernelError(
+                "EBUSY", f"{self.name} must not be in use to be assigned as a whole; {len(busy)} clients hold queues"
+            )
+
+    def check_removable(self) -> None:
+        """``-EBUSY`` while mediated devices are cut from it."""
+        cut = [client for queue in self.queues.values() if queue.kind is QueueType.MDEV for client in queue.clients]
+        if cut:
+            raise KernelError("EBUSY", f"{self.name} must not go while {', '.join(map(str, cut))} are cut from it")
 
     def give_to_mdev(self, index: int) -> None:
         """Turn a queue into one from which assignable interfaces are cut; ``-EBUSY`` while it has clients."""
@@ -156,8 +172,10 @@ class Idxd(Actor):
 
     # --- the host's hand on a mediated device's queue -----------------------------------------------------------------
 
-    def enable_for(self, index: int, pasid: int, *, privileged: bool = False) -> CommandError:
-        """Program a PASID into a disabled dedicated queue and enable it; taken out again if the device refuses."""
+    def enable_for(self, index: int, pasid: int | None, *, privileged: bool = False) -> CommandError:
+        """Program a PASID (``None``: none) into a disabled dedicated queue and enable it; taken out again if the device
+        refuses.
+        """
         self._write_pasid(index, pasid, privileged=privileged)
         error = self._command(Command.ENABLE_WQ, index)
         if error is not CommandError.SUCCESS:
@@ -183,27 +201,44 @@ class Idxd(Actor):
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
-    def open(self, process: Process, mode: str | None = None) -> int:
-        """Open a queue for a process: bind it for SVA and, on a dedicated queue, program its PASID. Returns the PASID.
-
-        ``mode`` picks ``shared`` or ``dedicated`` where the device has both; by default shared if there is one.
-        Errors: ``-EBUSY`` already open, or the dedicated queue is taken; ``-ENODEV`` no such queue; those of the SVA
-        bind.
+    def choose(self, process: Process, mode: str | None) -> int:
+        """The queue for a process: ``shared`` or ``dedicated`` by ``mode``, where the device has both; by default
+        shared if there is one. ``-EBUSY`` the dedicated queue is taken, ``-ENODEV`` no such queue.
         """
-        if self.queue_of(process) is not None:
-            raise KernelError("EBUSY", f"{process.name} is already bound to {self.name}")
-        queue = self._pick(mode)
-        event = self.emit(Verb.OPEN, f"{self.name} wq{queue.index} for {process.name}", pid=process.pid, wq=queue.index)
-        with self.timeline.because(event):
-            pasid = self._sva.bind(process, self.rid)
-            if queue.dedicated:
-                error = self.enable_for(queue.index, pasid)
-                if error is not CommandError.SUCCESS:
-                    self._write_pasid(queue.index, None)
-                    self._sva.unbind(process, self.rid)
-                    raise KernelError("ENXIO", f"{self.name} answered ENABLE_WQ with {error.name}")
-            queue.clients[process.path] = process.pid
-        return pasid
+        return self._pick(mode).index
+
+    def choose_dedicated(self) -> int:
+        """A free dedicated queue. Errors as for :meth:`choose`."""
+        return self._pick("dedicated").index
+
+    def program(self, channel: int, pasid: int) -> None:
+        """On a dedicated queue: put the PASID into WQCFG and enable it. ``-ENXIO`` the device refuses."""
+        if self.queues[channel].dedicated:
+            error = self.enable_for(channel, pasid)
+            if error is not CommandError.SUCCESS:
+                raise KernelError("ENXIO", f"{self.name} answered ENABLE_WQ with {error.name}")
+
+    def quiesce(self, channel: int, pasid: int) -> None:
+        """Stop a dedicated queue; a shared one runs on, and only the work of this PASID is waited for."""
+        if self.queues[channel].dedicated:
+            self.disable(channel)
+        else:
+            self.drain_pasid(pasid)
+
+    def channel_of(self, process: Process) -> int | None:
+        """The number of the queue that a process has open."""
+        queue = self.queue_of(process)
+        return queue.index if queue is not None else None
+
+    def enter(self, process: Process, channel: int) -> None:
+        """A process is a client of its queue, as a mediated device is."""
+        self.queues[channel].clients[process.path] = process.pid
+
+    def leave(self, process: Process) -> None:
+        """Undo :meth:`enter`."""
+        queue = self.queue_of(process)
+        if queue is not None:
+            del queue.clients[process.path]
 
     def _pick(self, mode: str | None) -> WorkQueue:
         if mode not in (None, "shared", "dedicated"):
@@ -218,32 +253,6 @@ class Idxd(Actor):
         if not free:
             raise KernelError("EBUSY", f"each dedicated queue of {self.name} already has its process")
         return min(free, key=lambda queue: (queue.dedicated, queue.index))
-
-    def close(self, process: Process) -> None:
-        """Undo :meth:`open`: stop the queue (or drain the process's work), then unbind. ``-EINVAL`` if not open."""
-        queue = self.queue_of(process)
-        if queue is None:
-            raise KernelError("EINVAL", f"{process.name} is not bound to {self.name}")
-        event = self.emit(
-            Verb.CLOSE, f"{self.name} wq{queue.index} for {process.name}", pid=process.pid, wq=queue.index
-        )
-        with self.timeline.because(event):
-            self._stop_work(queue, process.mm.pasid)
-            del queue.clients[process.path]
-            self._sva.unbind(process, self.rid)
-
-    def process_exit(self, process: Process) -> None:
-        """A process dies: its files are closed. Its memory is unbound already; only the queue is left to stop."""
-        queue = self.queue_of(process)
-        if queue is not None:
-            self._stop_work(queue, process.mm.pasid)
-            del queue.clients[process.path]
-
-    def _stop_work(self, queue: WorkQueue, pasid: int | None) -> None:
-        if queue.dedicated:
-            self.disable(queue.index)
-        elif pasid is not None:
-            self.drain_pasid(pasid)
 
     def first_queue(self) -> WorkQueue:
         """The queue that a program would try if it had opened none: a shared one if there is one for processes."""

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.cpu import IA32_PASID
-from pasidlab.kernel.idxd import Idxd, QueueType
+from pasidlab.kernel.driver import Driver, PciDevice
+from pasidlab.kernel.idxd import Idxd
 from pasidlab.kernel.ioasid.core import IoasidCore
 from pasidlab.kernel.ioasid.quota.fixed import FixedQuota
 from pasidlab.kernel.iommu.vtd.driver import VtdDriver
 from pasidlab.kernel.iommu.vtd.faults import FaultHandler
 from pasidlab.kernel.iommu.vtd.svm import Svm
 from pasidlab.kernel.pages import PageAllocator
+from pasidlab.kernel.pci import PciFunction
 from pasidlab.kernel.process import Process
 from pasidlab.kernel.sva import Sva
 from pasidlab.timeline import Actor, Table, Verb
@@ -51,7 +53,7 @@ class Kernel(Actor):
         self.host_set = self.ioasid.sets.alloc(name, None, HOST_QUOTA)
         self.sva = Sva(timeline, name, self.ioasid, self.host_set, self.svm)
         self.processes = Table[int, Process](timeline, f"{name}.processes")
-        self.accelerators = Table[str, Idxd](timeline, f"{name}.accelerators")
+        self.drivers = Table[str, Driver](timeline, f"{name}.drivers")
 
     # --- processes ----------------------------------------------------------------------------------------------------
 
@@ -82,8 +84,8 @@ class Kernel(Actor):
             self.emit(Verb.UNMAP, f"memory of {process.name}: page tables and pages are freed", pid=process.pid)
             for number in closing:
                 process.close_file(number)
-            for device in self.accelerators.values():
-                device.process_exit(process)
+            for driver in self.drivers.values():
+                driver.process_exit(process)
             self.sva.mm_drop(process)
             self.ioasid.policy.leave(process.mm)
             del self.processes[process.pid]
@@ -100,31 +102,38 @@ class Kernel(Actor):
 
     # --- devices ------------------------------------------------------------------------------------------------------
 
-    def probe(self, name: str, rid: int, bar0: int, bar2: int) -> Idxd:
-        """A device appeared: give it PASID tables and its driver."""
-        device = Idxd(self.platform, self.sva, name, rid, bar0, bar2)
-        queues = f"{device.queue_count} work queue{'s' if device.queue_count != 1 else ''}"
-        self.accelerators[name] = device
-        event = self.emit(Verb.PLUG, f"device {name}", after=queues, rid=rid)
+    @property
+    def accelerators(self) -> dict[str, Idxd]:
+        """The drivers of those devices that have work queues, by name."""
+        return {name: driver for name, driver in self.drivers.items() if isinstance(driver, Idxd)}
+
+    def probe(self, name: str, rid: int, bar0: int, bar2: int = 0) -> Driver:
+        """A device appeared: give it PASID tables, and the driver that its vendor and device ID say.
+
+        ``-ENODEV`` this kernel has no such driver.
+        """
+        found = self.platform.drivers.find(PciFunction(self.platform.mmio, rid).identity)
+        driver = found(self.platform, self.sva, PciDevice(name, rid, bar0, bar2))
+        self.drivers[name] = driver
+        event = self.emit(Verb.PLUG, f"device {name}", after=driver.parts, rid=rid)
         with self.timeline.because(event):
             self.iommu.add_device(rid)
-            device.start()
-        return device
+            driver.start()
+        return driver
 
     def remove(self, name: str) -> None:
         """A device goes: processes that have it open lose it, its driver lets go, its PASID tables are freed.
 
         ``-EBUSY`` while mediated devices are cut from it, or a domain is attached to it.
         """
-        device = self.accelerators[name]
-        self.iommu.check_detached(device.rid)
-        cut = [client for queue in device.queues.values() if queue.kind is QueueType.MDEV for client in queue.clients]
-        if cut:
-            raise KernelError("EBUSY", f"{name} must not go while {', '.join(map(str, cut))} are cut from it")
+        driver = self.drivers[name]
+        self.iommu.check_detached(driver.rid)
+        driver.check_removable()
         for process in self.processes.values():
-            if device.queue_of(process) is not None:
-                device.close(process)
-        del self.accelerators[name]
-        device.stop()
-        self.iommu.remove_device(device.rid)
-        self.emit(Verb.CLOSE, f"device {name}", rid=device.rid)
+            if driver.channel_of(process) is not None:
+                driver.close(process)
+        del self.drivers[name]
+        driver.stop()
+        self.iommu.remove_device(driver.rid)
+        self.emit(Verb.CLOSE, f"device {name}", rid=driver.rid)
+        driver.retire()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pasidlab.hardware.cpu import Cpu, LocalApic
     from pasidlab.hardware.memory import Memory
     from pasidlab.hardware.mmio import AddressMap
+    from pasidlab.kernel.driver import Drivers
     from pasidlab.timeline import Agenda, Timeline
 
 __all__ = ["ECAM_BASE", "IOMMU_BASE", "Platform"]
@@ -26,7 +27,9 @@ IOMMU_BASE = 0xFED9_0000
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """One machine as its kernel sees it. ``altitude`` is ``"host"`` or the VM's name."""
+    """One machine as its kernel sees it. ``altitude`` is ``"host"`` or the VM's name; ``drivers`` are the modules that
+    this kernel has: a guest's kernel is the same kernel.
+    """
 
     timeline: Timeline
     agenda: Agenda
@@ -36,3 +39,4 @@ class Platform:
     mmio: AddressMap
     cpu: Cpu
     apic: LocalApic
+    drivers: Drivers

@@ -13,6 +13,7 @@ from pasidlab.machine import Machine
 from pasidlab.stories.lives import expect_references
 from pasidlab.stories.story import Story, expect
 from pasidlab.timeline import Verb
+from pasidlab.views.users import USERS, kept
 
 __all__ = ["GUEST_LIFE"]
 
@@ -40,6 +41,15 @@ def _tell(m: Machine) -> Iterator[str]:
     expect(app.read(dst, len(_TEXT)) == _TEXT, "the bytes arrived")
     expect(m.kernel.ioasid.refs(ioasid) == 4, "four references, as before")
 
+    yield "Five users, five places: CPU, VFIO, IOMMU driver, KVM, device driver. Two know it as the guest does."
+    start = m.timeline.now
+    places = [(one.user, one.number) for one in kept(m, vm, guest_pasid)]
+    wanted_places = [("cpu", guest_pasid), *((user, ioasid) for user in ("vfio", "iommu", "kvm"))]
+    wanted_places += [("device", guest_pasid), ("device", ioasid)]
+    expect(places == wanted_places, "the guest's number where the guest writes, the host's where hardware looks it up")
+    expect({one.user for one in kept(m, vm, guest_pasid)} == set(USERS), "nobody is missing")
+    expect(m.timeline.now == start, "looking changes nothing")
+
     yield "Unbind and free, in reverse: the device, KVM (told by UNBIND), the IOMMU, VFIO. Then the number is reusable."
     start = m.timeline.now
     app.unbind(adi)
@@ -47,6 +57,7 @@ def _tell(m: Machine) -> Iterator[str]:
     expect_references(m, ioasid, start, wanted)
     told = [event.fact("event") for event in m.timeline.events[start:] if event.verb is Verb.NOTIFY]
     expect(told == ["UNBIND"], "nobody is told FREE: nobody was left to be told")
+    expect(kept(m, vm, guest_pasid) == [], "and in none of the five places is anything left")
 
 
 GUEST_LIFE: Final = Story(

@@ -1,7 +1,8 @@
 """T10 and the PF half of T6: a whole function in a VM, programmed without mediation.
 
-The guest writes PASIDs straight into hardware, so the numbers that it sees must be the host's own: policy identity. A
-VM that sees its own numbers is refused a physical function.
+The guest writes PASIDs straight into hardware. Under the policy identity, which a VM gets whose first device is a
+function, the numbers that it sees are the host's own. A VM whose devices must be mediated is refused a function. (A
+function that carries a guest's own numbers is in :mod:`.two_numbers`.)
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def _tell(m: Machine) -> Iterator[str]:
         m.translate(functions[0].rid, pasid=pasids[1], address=0x1000).fault is not None, "foreign PASIDs are blocked"
     )
 
-    yield "A VM with numbers of its own is refused a physical function."
+    yield "A VM with numbers of its own, under the policy translated, is refused a physical function."
     spare, vm3 = m.plug_accelerator("dsa2"), m.create_vm("vm3", quota=8, policy="translated")
     try:
         m.assign_pf(spare, vm3)

@@ -77,7 +77,7 @@ class Agenda(Part, state=("_next",)):
         if not len(self._actions):
             self._next = 0
 
-    def run_all(self, limit: int = 10_000) -> int:
+    def run_all(self, limit: int = 1_000_000) -> int:
         """Run to quiescence, oldest first; returns how many actions ran. More than ``limit`` is a livelock and an
         error.
         """

@@ -41,6 +41,7 @@ class Verb(StrEnum):
     # requests that cross a boundary
     IOCTL = "ioctl"
     TRAP = "trap"
+    DECIDE = "decide"
     COMMAND = "command"
     ANSWER = "answer"
     # IOASID core
@@ -93,6 +94,8 @@ class Verb(StrEnum):
     MOVDIR64B = "movdir64b"
     TRANSLATE = "translate"
     EXIT_VMX = "vm-exit"
+    BLOCK_ENTRY = "block-vm-entry"
+    ALLOW_ENTRY = "allow-vm-entry"
     GP_FAULT = "#GP"
     # accelerator
     PROGRAM = "program"

@@ -77,8 +77,8 @@ def present_entries(memory: Memory, base: int, slot: int | None = None) -> Itera
 
 
 def table_of(machine: Machine, device: str) -> PasidTable | None:
-    """The PASID table of the accelerator called ``device``; ``None`` while the IOMMU's driver does not know it."""
-    return machine.kernel.iommu.tables.get(machine.accelerators[device].rid)
+    """The PASID table of the device called ``device``; ``None`` while the IOMMU's driver does not know it."""
+    return machine.kernel.iommu.tables.get(machine.functions[device].rid)
 
 
 def slot_of(pasid: int) -> int:
@@ -91,7 +91,7 @@ def slot_of(pasid: int) -> int:
 
 
 def directory(machine: Machine, device: str, slot: int | None = None, pasid: int | None = None) -> Cells:
-    """The directory of the accelerator called ``device``, opened at ``slot`` (default: the first one in use), with the
+    """The directory of the device called ``device``, opened at ``slot`` (default: the first one in use), with the
     entry of ``pasid`` chosen.
 
     >>> from pasidlab import Machine
@@ -101,7 +101,7 @@ def directory(machine: Machine, device: str, slot: int | None = None, pasid: int
     >>> [(cell.key, cell.mark) for cell in cells.rows[2].cells if cell.share]
     [('entry:0', 'P')]
     """
-    rid, table = machine.accelerators[device].rid, table_of(machine, device)
+    rid, table = machine.functions[device].rid, table_of(machine, device)
     found = leaves(machine.memory, table.directory) if table is not None else []
     if pasid is not None:
         slot = slot_of(pasid)

@@ -166,7 +166,7 @@ class _Parts:
         return head, HOLDERS[head].what.format(**found)
 
     def _devices(self, rids: list[int]) -> str:
-        names = {device.rid: name for name, device in self.machine.accelerators.items()}
+        names = {device.rid: name for name, device in self.machine.functions.items()}
         return ", ".join(names.get(rid, format_rid(rid)) for rid in rids)
 
     def _kvm_entry(self, name: str) -> dict[str, object] | None:

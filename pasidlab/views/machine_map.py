@@ -2,8 +2,9 @@
 way.
 
 From left to right as a DMA request travels: processes, the devices that their VM sees, the real work queues, the IOMMU,
-memory. The label of an arrow is the number that is on the wire there: the guest's PASID in front of the device, the
-host's behind it. A VM always has a box for a process and one for a device, dotted while there is none.
+memory. The label of an arrow is the number that is on the wire there: the guest's PASID in front of the device, behind
+it what its requests carry (the host's, or the guest's own if nobody mediates and the VM has numbers of its own). A VM
+always has a box for a process and one for a device, dotted while there is none.
 
 At most about 60 boxes: with more VMs fewer processes of each are drawn one by one, and the queues of a device that
 nobody uses share one box.
@@ -13,18 +14,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pasidlab.hardware.accelerator.device import Accelerator
 from pasidlab.hardware.pcie import format_rid
+from pasidlab.kernel.idxd import Idxd
 from pasidlab.views.directory import present_count
 from pasidlab.views.figure import Cluster, Edge, Figure, Node, fold
 from pasidlab.views.numbers import counted, ranges
 from pasidlab.views.room import Room
+from pasidlab.views.wire import wire_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pasidlab.handles import VirtualMachine
-    from pasidlab.hardware.accelerator.device import Accelerator
-    from pasidlab.kernel.idxd import Idxd
+    from pasidlab.hardware.function import Function
+    from pasidlab.kernel.driver import Driver
     from pasidlab.kernel.process import Process
     from pasidlab.machine import Machine
 
@@ -88,7 +92,7 @@ class _Map:
         groups = self._add_processes(frame, list(vm.kernel.processes.values()))
         devices = vm.devices
         for at, device in enumerate(devices):
-            key, driver = f"{frame}:device:{at}", vm.kernel.accelerators[device.name]
+            key, driver = f"{frame}:device:{at}", vm.kernel.drivers[device.name]
             self._add_device(key, frame, vm, device.name)
             for tail, members in groups.items():
                 self._bond(f"{tail}>{at}", tail, key, _numbers(driver, members))
@@ -98,7 +102,7 @@ class _Map:
             self.nodes.append(Node(key, ("no device", "assign one"), "adi", frame, "off", word="none", columns=_BOX))
             for tail in groups:
                 self._bond(f"{tail}>0", tail, key, [])
-            for name in self.machine.accelerators.keys()[:1]:
+            for name in list(self.machine.accelerators)[:1]:
                 self._add_wire(key, f"{name}:wq0", [], present=False)
         self._add_memory(f"{frame}:memory", (f"memory of {vm.name}", f"{vm.vmm.memory.size >> 20} MiB"), vm)
 
@@ -137,24 +141,35 @@ class _Map:
 
     def _add_device(self, key: str, frame: str, vm: VirtualMachine, name: str) -> None:
         mdev = vm.vmm.mdevs.get(name)
-        busy = any(len(queue.clients) for queue in vm.kernel.accelerators[name].queues.values())
+        driver = vm.kernel.drivers[name]
+        busy = any(driver.channel_of(process) is not None for process in vm.kernel.processes.values())
         kind, words = ("adi", f"{mdev.queue.mode} queue") if mdev is not None else ("device", "whole function")
         state, word = ("live", "in use") if busy else ("idle", "")
         self.nodes.append(Node(key, (name, words), kind, frame, state, word=word, columns=_BOX))
 
-    def _wire(self, key: str, vm: VirtualMachine, name: str, driver: Idxd) -> None:
-        """The arrows from an assigned device to the real queues behind it, labelled with the host PASIDs on them."""
+    def _wire(self, key: str, vm: VirtualMachine, name: str, driver: Driver) -> None:
+        """The arrows from an assigned device to the real queues behind it, labelled with the PASIDs on the wire."""
         mdev = vm.vmm.mdevs.get(name)
         if mdev is not None:
-            users = [process for process in vm.kernel.processes.values() if driver.queue_of(process) is not None]
+            users = [process for process in vm.kernel.processes.values() if driver.channel_of(process) is not None]
             self._add_wire(key, f"{mdev.parent.name}:wq{mdev.queue.index}", _backing(vm, users))
+            return
+        if not isinstance(driver, Idxd):
+            users = [process for process in vm.kernel.processes.values() if driver.channel_of(process) is not None]
+            self._add_wire(key, f"{name}:function", self._carried(vm, users, name))
             return
         used = [queue for queue in driver.queues.values() if len(queue.clients)]
         for queue in used:
             users = [process for process in vm.kernel.processes.values() if driver.queue_of(process) is queue]
-            self._add_wire(key, f"{name}:wq{queue.index}", _backing(vm, users))
+            self._add_wire(key, f"{name}:wq{queue.index}", self._carried(vm, users, name))
         if not used:
             self._add_wire(key, f"{name}:wq0", [])
+
+    def _carried(self, vm: VirtualMachine, users: list[Process], name: str) -> list[int]:
+        """The PASIDs that requests of a whole function carry for processes."""
+        apps = [vm.app(user.name) for user in users]
+        lines = [line for app in apps for line in wire_lines(self.machine, app) if line.device == name]
+        return [line.wire for line in lines if line.wire is not None]
 
     def _add_wire(self, tail: str, head: str, pasids: list[int], *, present: bool = True) -> None:
         label, state = (f"PASID {ranges(pasids)}", "live") if pasids else ("", "idle")
@@ -162,7 +177,7 @@ class _Map:
 
     def _add_memory(self, key: str, lines: tuple[str, str], vm: VirtualMachine | None) -> None:
         if vm is not None:
-            bound = binding_pasids(vm)
+            bound = _on_devices(self.machine, binding_pasids(vm))
         else:
             bound = [process.mm.pasid for process in self.machine.natives if process.mm.pasid is not None]
         label, state = (f"PASID {ranges(bound)}", "live") if bound else ("", "idle")
@@ -176,7 +191,11 @@ class _Map:
         self.clusters.append(Cluster("host", "host processes"))
         groups = self._add_processes("host", natives)
         for tail, members in groups.items():
-            for name, driver in self.machine.kernel.accelerators.items():
+            for name, driver in self.machine.kernel.drivers.items():
+                if not isinstance(driver, Idxd):
+                    if numbers := _numbers(driver, members):
+                        self._add_wire(tail, f"{name}:function", numbers)
+                    continue
                 for at, queue in driver.queues.items():
                     users = [process for process in members if driver.queue_of(process) is queue]
                     if users:
@@ -184,14 +203,17 @@ class _Map:
         self._add_memory("host:memory", ("host processes", "their own pages"), None)
 
     def add_hardware(self) -> None:
-        """The accelerators with their queues, and the IOMMU."""
-        for device in self.machine.accelerators.values():
+        """The accelerators with their queues, other devices as one box, and the IOMMU."""
+        for device in self.machine.functions.values():
             frame = f"device:{device.path}"
             self.clusters.append(Cluster(frame, f"{device.path} at {format_rid(device.rid)}"))
-            self._add_queues(frame, device)
+            if isinstance(device, Accelerator):
+                self._add_queues(frame, device)
+            else:
+                self._add_function(frame, device)
         total = sum(present_count(self.machine, rid) for rid in self.machine.kernel.iommu.tables.keys())
         words = (counted(total, "PASID entry", "PASID entries"), "present") if total else ("no device yet", "")
-        state, word = ("live", "translating") if total > len(self.machine.accelerators) else ("idle", "")
+        state, word = ("live", "translating") if total > len(self.machine.functions) else ("idle", "")
         self.nodes.append(Node(_IOMMU, ("VT-d", *words), "iommu", state=state, word=word, columns=17))
 
     def _add_queues(self, frame: str, device: Accelerator) -> None:
@@ -209,10 +231,25 @@ class _Map:
             words = (f"{idle} dedicated", "nobody uses them" if idle > 1 else "nobody uses it")
             self.nodes.append(Node(f"{name}:rest", words, "queue", frame, "off", columns=_WIDE))
 
+    def _add_function(self, frame: str, device: Function) -> None:
+        """A device without work queues: one box."""
+        name = device.path
+        clients = sum(len(driver.clients) for driver in self._drivers(name))
+        working = len(self.machine.agenda.actions(device))
+        words = f"{working} waiting" if working else counted(clients, "client") if clients else "no client"
+        state, word = ("pending", "working") if working else ("live", "in use") if clients else ("idle", "ready")
+        key = f"{name}:function"
+        self.nodes.append(Node(key, (type(device).__name__, words), "device", frame, state, word=word, columns=_WIDE))
+        self.edges.append(Edge(f"{key}>{_IOMMU}", key, _IOMMU, state=state))
+
+    def _drivers(self, name: str) -> list[Driver]:
+        """The host's driver of a device, and that of the guest which has it as a whole."""
+        inside = [vm.kernel.drivers[name] for vm in self.machine.vms if name in vm.vmm.functions]
+        return [self.machine.kernel.drivers[name], *inside]
+
     def _clients(self, name: str, wq: int) -> int:
         """How many clients a queue has, in the kernel that drives the device."""
-        drivers = [self.machine.kernel.accelerators[name]]
-        drivers += [vm.kernel.accelerators[name] for vm in self.machine.vms if name in vm.vmm.functions]
+        drivers = [driver for driver in self._drivers(name) if isinstance(driver, Idxd)]
         return sum(len(driver.queues[wq].clients) for driver in drivers if wq in driver.queues)
 
     def _add_queue(self, frame: str, device: Accelerator, wq: int, clients: int) -> None:
@@ -231,15 +268,22 @@ class _Map:
         self.edges.append(Edge(f"{key}>{_IOMMU}", key, _IOMMU, state=flow, present=enabled))
 
 
-def _numbers(driver: Idxd, processes: Sequence[Process]) -> list[int]:
+def _numbers(driver: Driver, processes: Sequence[Process]) -> list[int]:
     """The PASIDs of those processes that have a device open, as their own kernel numbers them."""
-    return [p.mm.pasid for p in processes if driver.queue_of(p) is not None and p.mm.pasid is not None]
+    return [p.mm.pasid for p in processes if driver.channel_of(p) is not None and p.mm.pasid is not None]
 
 
 def _backing(vm: VirtualMachine, users: list[Process]) -> list[int]:
     """The host PASIDs behind the guest PASIDs of processes."""
     pasids = vm.pasids
     return [pasids[user.mm.pasid] for user in users if user.mm.pasid in pasids]
+
+
+def _on_devices(machine: Machine, pasids: list[int]) -> list[int]:
+    """The numbers under which the devices' tables have bound PASIDs of the host."""
+    svm = machine.kernel.svm
+    found = {(pasid, svm.binding_of(pasid)) for pasid in pasids}
+    return sorted({one.number_on(rid) for _, one in found if one is not None for rid in one.devices.keys()})
 
 
 def binding_pasids(vm: VirtualMachine) -> list[int]:

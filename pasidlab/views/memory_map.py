@@ -149,7 +149,7 @@ class MemoryMap:
         devices = self.machine.vm(self.vm).vmm.viommu.devices if self.vm else None
         name = devices.get(rid) if devices is not None else None
         if devices is None:
-            name = next((name for name, device in self.machine.accelerators.items() if device.rid == rid), None)
+            name = next((name for name, device in self.machine.functions.items() if device.rid == rid), None)
         return f"{format_rid(rid)} ({name})" if name else format_rid(rid)
 
     def _domain(self, did: int, pasid: int | None) -> str:

@@ -39,7 +39,7 @@ _WIDE: Final = 44
 
 
 def pasid_table(machine: Machine, device: str, room: Room | None = None, slot: int | None = None) -> Figure:
-    """The PASID table of the accelerator called ``device``: its first entries, or those of one
+    """The PASID table of the device called ``device``: its first entries, or those of one
     ``slot`` of its directory.
 
     >>> from pasidlab import Machine
@@ -48,7 +48,7 @@ def pasid_table(machine: Machine, device: str, room: Room | None = None, slot: i
     'PASID 0'
     """
     room = room or Room()
-    rid, table = machine.accelerators[device].rid, table_of(machine, device)
+    rid, table = machine.functions[device].rid, table_of(machine, device)
     if table is None:
         nothing = Node("none", (ENTRY["no-table"].format(device=device),), columns=_WIDE)
         return room.fit(Figure("pasid-table", ENTRY["no-table"].format(device=device), (nothing,)))

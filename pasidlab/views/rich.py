@@ -1,5 +1,5 @@
 """How notebooks show what a person holds: the machine as its map, a function as its PASID table, the rest as small
-tables; below a VM's table its quota.
+tables; below a VM's table its quota, below a process's what its devices carry on the wire.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pasidlab.views.still import svg
 from pasidlab.views.table import Column, Line, Table, table_html
 from pasidlab.views.walk_graph import walk_graph
 from pasidlab.views.walk_table import stop_bits, walk_table
+from pasidlab.views.wire_figure import on_the_wire
 
 __all__ = ["bundle", "picture", "walk_bundle"]
 
@@ -49,6 +50,8 @@ def bundle(handle: Handle) -> dict[str, str]:
     if isinstance(handle, VirtualMachine) and not handle.vmm.container.set.retired:
         bar = bars_svg(quota_bar(handle.machine, handle.vmm.container.set.set_id))
         shown["text/html"] = f"<div>{shown['text/html']}{bar}</div>"
+    if isinstance(handle, App):
+        shown["text/html"] = f"<div>{shown['text/html']}{svg(on_the_wire(handle.machine, handle))}</div>"
     return shown
 
 
@@ -108,7 +111,7 @@ def _vm(vm: VirtualMachine) -> Table:
 
 def _app(app: App) -> Table:
     process, pasid = app.process, app.pasid
-    devices = [device.name for device in app.kernel.accelerators.values() if device.queue_of(process) is not None]
+    devices = [driver.name for driver in app.kernel.drivers.values() if driver.channel_of(process) is not None]
     return _table(
         f"process {app.name}",
         ("runs on", f"{app.altitude}, pid {process.pid}"),

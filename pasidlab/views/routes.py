@@ -3,7 +3,8 @@
 Boxes whose middles are at one height are a row. An arrow to the right in a row is a straight line; any other leaves
 its box downwards, crosses in the gap above the row of its head, and comes down into the head. A loose arrow goes
 around: into the gap below its own row, to the right of everything, down, and into its head from the right. Gaps have
-two tracks, so that the two kinds do not lie on each other.
+two tracks, so that the two kinds do not lie on each other. An arrow down a column in which other boxes stand between
+goes along its left edge.
 
 Rejected: Graphviz with pinned positions, which takes 19 to 8000 ms a layout (``facts/ui.md`` section 2).
 """
@@ -68,11 +69,20 @@ def _route(edge: EdgePlan, nodes: dict[str, Rect], lane: float) -> Curve:
         points.append((head.x + head.width, middle))
     elif _level(tail) == _level(head) and tail.x < head.x:
         points = [(tail.x + tail.width, _level(tail)), (head.x, _level(head))]
+    elif _between(tail, head, nodes):
+        beside = head.x - _LANE
+        points = [(tail.x, _level(tail)), (beside, _level(tail)), (beside, _level(head)), (head.x, _level(head))]
     else:
         across = min(rect.y for rect in nodes.values() if _level(rect) == _level(head)) - _ABOVE
         points = [(_middle(tail), tail.y + tail.height), (_middle(tail), across), (_middle(head), across)]
         points.append((_middle(head), head.y))
     return _curve(points, headed=edge.headed)
+
+
+def _between(tail: Rect, head: Rect, nodes: dict[str, Rect]) -> bool:
+    """Whether a box stands in the column between a box and one that is straight below it."""
+    others = (rect for rect in nodes.values() if rect.x == head.x)
+    return tail.x == head.x and any(tail.y < rect.y < head.y for rect in others)
 
 
 def _middle(rect: Rect) -> float:

@@ -31,6 +31,7 @@ _SENTENCES: Final[dict[Verb, str]] = {
     Verb.CLOSE: "closes {subject}",
     Verb.IOCTL: "ioctl {subject}",
     Verb.TRAP: "TRAP {subject}",
+    Verb.DECIDE: "as you decided: {after} {subject}",
     Verb.COMMAND: "command: {subject}",
     Verb.ANSWER: "answer: {subject}",
     Verb.SET_ALLOC: "new ioasid_set: {subject}",
@@ -79,6 +80,8 @@ _SENTENCES: Final[dict[Verb, str]] = {
     Verb.MOVDIR64B: "MOVDIR64B {subject}",
     Verb.TRANSLATE: "translates {subject}",
     Verb.EXIT_VMX: "VM {subject}",
+    Verb.BLOCK_ENTRY: "keeps out of the guest: {subject}",
+    Verb.ALLOW_ENTRY: "lets into the guest again: {subject}",
     Verb.GP_FAULT: "#GP in {subject}",
     Verb.PROGRAM: "programs {subject}",
     Verb.ENABLE: "enables {subject}",
@@ -137,6 +140,7 @@ HOLDERS: Final[dict[str, HolderWords]] = {
     "iommu": HolderWords("binding", "entry on {devices}", "when the last device unbinds"),
     "kvm": HolderWords("kvm-entry", "guest {guest} → host {host}", "at UNBIND or FREE"),
     "vdcm": HolderWords("programming", "programmed into wq{queue} of {device}", "when the queue is stopped"),
+    "ims": HolderWords("programming", "may raise interrupts of {part}", "when the vector is masked"),
     "": HolderWords("holder", "a reference by name", "when it says so"),
 }
 """Holders of references by the first part of their name (``"kvm:vm1"``); the last row is for any other."""

@@ -8,8 +8,12 @@ host PASID.
 A failed translation (exits 72 and 73) injects nothing and goes to nobody: KVM sets ZF and skips the instruction, which
 the guest reads as "queue full, try again". A guest that uses an unbound PASID therefore retries for ever.
 
-UNVERIFIED: the bit layout of directory and table entries rests on one public code base. How KVM keeps vCPUs out of the
-guest while an entry changes was not read; here a change is a single step.
+While an entry is taken away the vCPUs are kicked out of the guest and kept out, so that no ENQCMD can use it any more
+(:attr:`.Vmcs.entry_blocked`); they are let in again in every way out, and by BIND. In the code an UNBIND that finds no
+entry leaves them out until the next BIND.
+
+UNVERIFIED: the bit layout of directory and table entries rests on one public code base. How KVM keeps vCPUs out was not
+read; here it is a mark that each instruction of the guest looks at, and one vCPU stands for all.
 """
 
 from __future__ import annotations
@@ -17,13 +21,14 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pasidlab.errors import BusError
+from pasidlab.errors import BusError, KernelError
 from pasidlab.hardware.cpu import PASID_TRANSLATION, ExitReason, PasidTranslation, Resume, Vmcs, VmcsField, split_pasid
 from pasidlab.hardware.layouts.cpu import VMX_PASID_DIR_ENTRY, VMX_PASID_TABLE_ENTRY
 from pasidlab.hardware.memory import Memory
 from pasidlab.hardware.pcie import PASID_LIMIT
 from pasidlab.kernel.ioasid.notifier import IoasidEvent, Payload, Priority
 from pasidlab.timeline import Actor, Verb
+from pasidlab.virt.traps import SERVED, Answer, Trap, TrapKind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from pasidlab.kernel.kernel import Kernel
     from pasidlab.kernel.mm import Mm
     from pasidlab.kernel.process import Process
+    from pasidlab.virt.traps import TrapDesk
 
 __all__ = ["GuestMemory", "KvmEntry", "KvmVm"]
 
@@ -95,11 +101,12 @@ class KvmVm(Actor, state=("high", "low")):
 
     actor = "kvm"
 
-    def __init__(self, kernel: Kernel, owner: Process, name: str) -> None:
+    def __init__(self, kernel: Kernel, owner: Process, name: str, desk: TrapDesk = SERVED) -> None:
         super().__init__(kernel.timeline, f"{kernel.altitude}.kvm[{name}]", kernel.altitude)
         self.name = name
         self._kernel = kernel
         self._mm = owner.mm
+        self._desk = desk
         with ExitStack() as undo:
             self.low = kernel.pages.alloc()
             undo.callback(kernel.pages.free, self.low)
@@ -112,6 +119,14 @@ class KvmVm(Actor, state=("high", "low")):
         self.vmcs.vmwrite(VmcsField.LOW_PASID_DIRECTORY, self.low)
         self.vmcs.vmwrite(VmcsField.HIGH_PASID_DIRECTORY, self.high)
         self.vmcs.vmwrite(VmcsField.SECONDARY_CONTROLS, PASID_TRANSLATION)
+
+    def translate_pasids(self, *, on: bool) -> None:
+        """Switch the translation of ENQCMD on or off for this VM (the proposed KVM_CAP_PASID_TRANSLATION).
+
+        Off: the number leaves the CPU as the guest wrote it, and no entries are kept. It is on when a VM starts.
+        """
+        self.vmcs.vmwrite(VmcsField.SECONDARY_CONTROLS, PASID_TRANSLATION if on else 0)
+        self.emit(Verb.ADJUST, f"{self.name}: PASID translation for ENQCMD", after="on" if on else "off")
 
     def _subscribe(self) -> None:
         self._kernel.ioasid.notifiers.register_mm(self._mm, self)
@@ -149,7 +164,8 @@ class KvmVm(Actor, state=("high", "low")):
         if self.retired:
             return found
         for half, directory in enumerate((self.low, self.high)):
-            for at, entry in enumerate(memory.load_words(directory, _DIRECTORY_ENTRIES)):
+            words = memory.load_words(directory, _DIRECTORY_ENTRIES)
+            for at, entry in enumerate(words) if words.count(0) < _DIRECTORY_ENTRIES else ():
                 if entry:
                     base = half << 19 | at << 10
                     found += self._entries_of(VMX_PASID_DIR_ENTRY["TABLE"].get((entry,)), base)
@@ -158,7 +174,7 @@ class KvmVm(Actor, state=("high", "low")):
     def _entries_of(self, table: int, base: int) -> list[KvmEntry]:
         words = self._kernel.platform.memory.load_words(table, _TABLE_ENTRIES // 2)
         found = []
-        for at, pair in enumerate(words):
+        for at, pair in enumerate(words) if words.count(0) < len(words) else ():
             if pair:
                 for odd, word in enumerate((pair & 0xFFFF_FFFF, pair >> 32)):
                     if VMX_PASID_TABLE_ENTRY["V"].get((word,)):
@@ -226,6 +242,8 @@ class KvmVm(Actor, state=("high", "low")):
         so the bind goes on, and the guest's ENQCMD finds no translation.
         """
         spid, host_pasid = payload.spid, payload.ioasid
+        if not self.vmcs.translates_pasids:
+            return False
         if spid is None or event is IoasidEvent.ALLOC or not (0 <= spid < PASID_LIMIT and host_pasid < PASID_LIMIT):
             return False
         refs = self._kernel.ioasid.refs(host_pasid)
@@ -233,7 +251,10 @@ class KvmVm(Actor, state=("high", "low")):
         told = self.emit(Verb.HANDLE, f"{event} of IOASID {host_pasid}", **facts)
         with self.timeline.because(told):
             if event is IoasidEvent.BIND:
-                self._set_entry(spid, host_pasid)
+                try:
+                    self._set_entry(spid, host_pasid)
+                finally:
+                    self._allow_entry()
                 return True
             return self._ends(event) and self._end_entry(event, spid, host_pasid)
 
@@ -241,13 +262,31 @@ class KvmVm(Actor, state=("high", "low")):
         """Clear an entry and drop its reference. The code warns and stops where there is none; where an entry names
         another host PASID it warns and clears all the same, which here is left alone: it is not what ends.
         """
+        self._block_entry()
         found = self.entry(guest_pasid)
         if found != host_pasid:
             self._warn(f"{event} of guest PASID {guest_pasid}: no entry for host PASID {host_pasid}", found)
+            self._allow_entry_after_warning()
             return False
         self._clear_entry(guest_pasid, host_pasid)
         self._kernel.ioasid.put_locked(host_pasid, self.holder)
+        self._allow_entry()
         return True
+
+    def _block_entry(self) -> None:
+        """Kick the vCPUs out of the guest and keep them out."""
+        self.vmcs.entry_blocked = True
+        self.emit(Verb.BLOCK_ENTRY, f"the vCPUs of {self.name}")
+
+    def _allow_entry(self) -> None:
+        """Let the vCPUs in again, if they are kept out."""
+        if self.vmcs.entry_blocked:
+            self.vmcs.entry_blocked = False
+            self.emit(Verb.ALLOW_ENTRY, f"the vCPUs of {self.name}")
+
+    def _allow_entry_after_warning(self) -> None:
+        """The way out of an UNBIND that found nothing to clear."""
+        self._allow_entry()
 
     def _warn(self, what: str, found: int | None) -> None:
         self.emit(Verb.IGNORE, f"{self.name}: {what}", after="not valid" if found is None else f"host PASID {found}")
@@ -260,14 +299,31 @@ class KvmVm(Actor, state=("high", "low")):
     # --- VM exits -----------------------------------------------------------------------------------------------------
 
     def vm_exit(self, cpu: Cpu, reason: ExitReason, translation: PasidTranslation) -> Resume:
-        """Exits 72 and 73: set ZF, skip the instruction, tell nobody."""
-        self.emit(
-            Verb.HANDLE,
-            f"exit {reason.value}: no entry for guest PASID {translation.guest_pasid}",
-            after="ZF=1, instruction skipped",
-        )
+        """Exits 72 and 73: set ZF, skip the instruction, tell nobody.
+
+        Who decides otherwise (:mod:`.traps`) has #GP injected, or an entry written and the instruction tried again.
+        """
+        guest_pasid = translation.guest_pasid
+        words = f"exit {reason.value}: no entry for guest PASID {guest_pasid}"
+        trap = Trap(self.name, TrapKind.VM_EXIT, words, "the host PASID that is entered for it", "#GP")
+        decision = self._desk.decide(self.timeline, trap)
+        if decision.answer is Answer.REFUSE:
+            self.emit(Verb.HANDLE, words, after="#GP injected")
+            return Resume.FAULT
+        if decision.answer is Answer.ALTER and self._enter_by_hand(guest_pasid, decision.value):
+            return Resume.RETRY
+        self.emit(Verb.HANDLE, words, after="ZF=1, instruction skipped")
         cpu.zf = True
         return Resume.SKIP
+
+    def _enter_by_hand(self, guest_pasid: int, host_pasid: int) -> bool:
+        """Write an entry that no BIND asked for; ``False`` if there is no such living PASID."""
+        try:
+            self._set_entry(guest_pasid, host_pasid)
+        except KernelError as error:
+            self.emit(Verb.REFUSE, error.reason, after=f"-{error.name}")
+            return False
+        return True
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -21,11 +21,12 @@ from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.pcie import PageRequest, ResponseCode, format_rid
 from pasidlab.kernel.ioasid.core import IoasidRefused
 from pasidlab.kernel.iommu.uapi import HPASID_DEF, GuestPasidBind
+from pasidlab.kernel.iommu.vtd.device import Numbering
 from pasidlab.timeline import Actor, Part, Table, Verb
 from pasidlab.virt.ioasid_user import IoasidUser
 
 if TYPE_CHECKING:
-    from pasidlab.kernel.idxd import Idxd
+    from pasidlab.kernel.driver import Driver
     from pasidlab.kernel.kernel import Kernel
     from pasidlab.kernel.process import Process
     from pasidlab.timeline import Event
@@ -46,22 +47,31 @@ class PageListener(Protocol):
 
 
 class AttachedDevice(NamedTuple):
-    """A device in a container: by its own requester ID, or as an auxiliary part (an ADI) of a parent with that ID."""
+    """A device in a container: by its own requester ID, or as an auxiliary part (an ADI) of a parent with that ID.
+
+    ``numbering``: whose PASIDs its requests carry.
+    """
 
     rid: int
     aux: bool
+    numbering: Numbering = Numbering.HOST
 
 
 class AssignedFunction(Part):
-    """A whole function that a hypervisor has open through VFIO; closing it resets the device."""
+    """A whole function that a hypervisor has open through VFIO. Opening and closing it reset the device.
 
-    def __init__(self, device: Idxd, path: str) -> None:
+    Models ``vfio_pci_core_enable`` and ``vfio_pci_core_disable``: function-level resets. What whoever had the function
+    before left in its TLB does not reach the next one.
+    """
+
+    def __init__(self, device: Driver, path: str) -> None:
         super().__init__(device.timeline, path)
         self.device = device
+        device.pci.reset()
 
     def close(self) -> None:
         """Function-level reset: whatever the guest left running stops before the tables behind it change."""
-        self.device.reset()
+        self.device.pci.reset()
 
 
 class VfioContainer(Actor, state=("listener", "open")):
@@ -125,12 +135,14 @@ class VfioContainer(Actor, state=("listener", "open")):
 
     # --- devices ------------------------------------------------------------------------------------------------------
 
-    def attach(self, key: str, rid: int) -> None:
-        """Attach a whole device: its requests without PASID reach the guest's memory."""
+    def attach(self, key: str, rid: int, numbering: Numbering = Numbering.HOST) -> None:
+        """Attach a whole device: its requests without PASID reach the guest's memory, those with one mean what
+        ``numbering`` says.
+        """
         event = self.emit(Verb.IOCTL, f"attach device {key}", rid=rid)
         with self.timeline.because(event):
-            self._kernel.iommu.attach_domain(self.domain, rid)
-        self.devices[key] = AttachedDevice(rid, aux=False)
+            self._kernel.iommu.attach_domain(self.domain, rid, numbering)
+        self.devices[key] = AttachedDevice(rid, aux=False, numbering=numbering)
 
     def attach_aux(self, key: str, rid: int) -> int:
         """Attach one assignable interface of the parent ``rid``; returns the VM's default PASID."""
@@ -203,7 +215,8 @@ class VfioContainer(Actor, state=("listener", "open")):
             bind.check()
             self._kernel.svm.bind_guest(device.rid, self.domain, bind, self.set)
             if not bind.flags & HPASID_DEF:
-                self._kernel.iommu.page_requests.sinks[device.rid, bind.hpasid] = self
+                number = self._kernel.svm.number_on(device.rid, bind.hpasid)
+                self._kernel.iommu.page_requests.sinks[device.rid, number] = self
 
     def unbind_pgtbl(self, key: str, data: GuestPasidBind | int) -> None:
         """Unbind. Only the common part of the bind data is needed; a host PASID stands for data that names it.
@@ -238,13 +251,20 @@ class VfioContainer(Actor, state=("listener", "open")):
         """
         event = self.emit(Verb.IOCTL, "NESTING_OP cache-invalidate", hpasid=hpasid)
         driver, did = self._kernel.iommu, self.domain.did
-        rids = sorted({device.rid for device in self.devices.values()})
         with self.timeline.because(event):
-            if pages is not None:
-                driver.flush_pages(did, hpasid, rids, pages)
-                return
-            flush = [descriptor for rid in rids for descriptor in driver.device_flush(rid, hpasid)]
-            driver.queue.submit(driver.queue.pasid_iotlb(did, hpasid), *flush)
+            for number, rids in sorted(self._numbers(hpasid).items()):
+                if pages is not None:
+                    driver.flush_pages(did, number, rids, pages)
+                    continue
+                flush = [descriptor for rid in rids for descriptor in driver.device_flush(rid, number)]
+                driver.queue.submit(driver.queue.pasid_iotlb(did, number), *flush)
+
+    def _numbers(self, hpasid: int) -> dict[int, list[int]]:
+        """Under which numbers which devices of this container mean a host PASID."""
+        found: dict[int, list[int]] = {}
+        for rid in sorted({device.rid for device in self.devices.values()}):
+            found.setdefault(self._kernel.svm.number_on(rid, hpasid), []).append(rid)
+        return found
 
     # --- page requests ------------------------------------------------------------------------------------------------
 
@@ -275,7 +295,8 @@ class VfioContainer(Actor, state=("listener", "open")):
             code = ResponseCode.INVALID
         event = self.emit(Verb.IOCTL, "page response", hpasid=hpasid, group=group, code=int(code))
         with self.timeline.because(event):
-            self._kernel.iommu.page_requests.respond(device.rid, hpasid, group, code)
+            number = self._kernel.svm.number_on(device.rid, hpasid)
+            self._kernel.iommu.page_requests.respond(device.rid, number, group, code)
 
     def _device(self, key: str) -> AttachedDevice:
         device = self.devices.get(key)

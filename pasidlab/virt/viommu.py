@@ -47,13 +47,16 @@ from pasidlab.hardware.pcie import (
 )
 from pasidlab.kernel.bitmap import Bitmap
 from pasidlab.kernel.iommu.uapi import VTD_FLAGS, GuestPasidBind
+from pasidlab.kernel.iommu.vtd.device import Numbering
 from pasidlab.timeline import HOST, Table, Verb
+from pasidlab.virt.traps import SERVED, Answer, Trap, TrapKind
 
 if TYPE_CHECKING:
     from pasidlab.hardware.cpu import LocalApic
     from pasidlab.hardware.memory import Memory
     from pasidlab.timeline import Timeline
     from pasidlab.virt.ioasid_user import PasidSource
+    from pasidlab.virt.traps import Decision, TrapDesk
     from pasidlab.virt.vfio import VfioContainer
 
 __all__ = ["BoundEntry", "VirtualPlatform", "VirtualVtd"]
@@ -61,13 +64,24 @@ __all__ = ["BoundEntry", "VirtualPlatform", "VirtualVtd"]
 _ONE_PASID: Final = 1
 _SOME_PAGES: Final = 3
 _CODES: Final = frozenset(ResponseCode)
+_ALTERED: Final = {
+    QI_PASID_CACHE: "the PASID whose entry is looked at",
+    QI_PIOTLB: "the PASID that is flushed",
+    QI_PAGE_GROUP_RESP: "the response code",
+}
+"""What of a trapped descriptor can be altered."""
+_CARRIED_OUT: Final = (*_ALTERED, QI_CONTEXT_CACHE, QI_IOTLB)
+"""Descriptors that mean something for the host; the others are done when the guest has its answer."""
 
 
 class VirtualPlatform(NamedTuple):
-    """What of the guest the emulated unit reaches: its memory, and the CPU that it interrupts."""
+    """What of the guest the emulated unit reaches: its memory, and the CPU that it interrupts. ``desk``: where its
+    traps are decided.
+    """
 
     memory: Memory
     apic: LocalApic
+    desk: TrapDesk = SERVED
 
 
 class BoundEntry(NamedTuple):
@@ -96,6 +110,7 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         super().__init__(timeline, f"{HOST}.viommu[{name}]", HOST, platform.memory, VtdIdentity.guest())
         self.name = name
         self._apic = platform.apic
+        self._desk = platform.desk
         self._container = container
         self._source = source
         self.identity_mapped = False
@@ -110,7 +125,8 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         words = {VCMD_ALLOC: "allocate a PASID", VCMD_FREE: f"free PASID {operand}"}.get(command, f"command {command}")
         trap = self.emit(Verb.TRAP, f"{self.name}: virtual command, {words}", command=command, operand=operand)
         with self.timeline.because(trap):
-            status, result = self._serve(command, operand)
+            decision = self._desk.decide(self.timeline, _command_trap(self.name, command, words))
+            status, result = self._decided(decision, command, operand)
             self.emit(
                 Verb.ANSWER,
                 f"{self.name}: {words}",
@@ -119,6 +135,17 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
                 gpasid=result,
             )
         return status, result
+
+    def _decided(self, decision: Decision, command: int, operand: int) -> tuple[int, int]:
+        """Status and result. Refused: there is no PASID, or it is none of yours. Altered: another number is handed
+        out, which nobody stands behind, or another one is freed.
+        """
+        vcmd = self.identity.vcmd
+        if decision.answer is Answer.REFUSE:
+            return vcmd.no_pasid, 0
+        if decision.answer is Answer.ALTER and command == VCMD_ALLOC:
+            return vcmd.success, decision.value % PASID_LIMIT
+        return self._serve(command, decision.value if decision.answer is Answer.ALTER else operand)
 
     def _serve(self, command: int, operand: int) -> tuple[int, int]:
         vcmd = self.identity.vcmd
@@ -166,18 +193,31 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
     def _invalidate(self, descriptor: Descriptor) -> None:
         trap = self.emit(Verb.TRAP, f"{self.name}: {descriptor}")
         with self.timeline.because(trap):
-            if descriptor.layout is QI_PASID_CACHE:
-                one = descriptor.field("G") == _ONE_PASID
-                self._look_again([descriptor.field("PASID")] if one else None)
-            elif descriptor.layout is QI_CONTEXT_CACHE:
-                self._look_again(None)
-            elif descriptor.layout is QI_PIOTLB:
-                self._forward(descriptor.field("PASID"), _pages(descriptor))
-            elif descriptor.layout is QI_IOTLB:
-                for guest_pasid in sorted(self._bound_pasids()):
-                    self._forward(guest_pasid, None)
-            elif descriptor.layout is QI_PAGE_GROUP_RESP:
-                self._page_answered(descriptor)
+            if descriptor.layout not in _CARRIED_OUT:
+                return
+            answered = descriptor.layout is QI_PAGE_GROUP_RESP
+            kind = TrapKind.PAGE_RESPONSE if answered else TrapKind.INVALIDATION
+            asked = Trap(self.name, kind, str(descriptor), _ALTERED.get(descriptor.layout, ""))
+            decision = self._desk.decide(self.timeline, asked)
+            if decision.answer is not Answer.REFUSE:
+                value = decision.value if decision.answer is Answer.ALTER else None
+                self._carry_out(descriptor, value)
+
+    def _carry_out(self, descriptor: Descriptor, altered: int | None) -> None:
+        """Do what a descriptor is for, on the host; with another number than the guest's if it was ``altered``."""
+        altered = altered % PASID_LIMIT if altered is not None else None
+        if descriptor.layout is QI_PASID_CACHE:
+            one = descriptor.field("G") == _ONE_PASID or altered is not None
+            self._look_again([descriptor.field("PASID") if altered is None else altered] if one else None)
+        elif descriptor.layout is QI_CONTEXT_CACHE:
+            self._look_again(None)
+        elif descriptor.layout is QI_PIOTLB:
+            self._forward(descriptor.field("PASID") if altered is None else altered, _pages(descriptor))
+        elif descriptor.layout is QI_IOTLB:
+            for guest_pasid in sorted(self._bound_pasids()):
+                self._forward(guest_pasid, None)
+        else:
+            self._page_answered(descriptor, altered)
 
     def _bound_pasids(self) -> set[int]:
         return {guest_pasid for _, guest_pasid in self.bound.keys()}
@@ -218,6 +258,11 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         self._bind(rid, guest_pasid, entry.words)
         for other, known in others:
             self._bind(other, guest_pasid, known.words)
+
+    def _wire_number(self, rid: int, guest_pasid: int, known: BoundEntry) -> int:
+        """The PASID that requests of one of the guest's devices carry for a guest PASID."""
+        numbering = self._container.devices[self.devices[rid]].numbering
+        return known.host_pasid if numbering is Numbering.HOST else guest_pasid
 
     def _parent(self, rid: int) -> int:
         """The requester ID on the host of one of the guest's devices."""
@@ -274,7 +319,7 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         Two interfaces of one parent look alike here; the one with the lower requester ID in the guest stands for both.
         """
         for (rid, guest_pasid), known in self.bound.items():
-            if self._parent(rid) == request.rid and known.host_pasid == request.pasid:
+            if self._parent(rid) == request.rid and self._wire_number(rid, guest_pasid, known) == request.pasid:
                 allowed = find_context(self._lookup(), rid, guest_pasid, RequestKind.PAGE)
                 if isinstance(allowed, PasidLookup):
                     return ResponseCode.INVALID
@@ -286,10 +331,12 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
         if request.pasid is not None:
             self._respond(PageGroupResponse(request.rid, request.pasid, request.group, ResponseCode.SUCCESS))
 
-    def _page_answered(self, descriptor: Descriptor) -> None:
-        """The guest answers a page request: its descriptor becomes a response to VFIO."""
+    def _page_answered(self, descriptor: Descriptor, code: int | None) -> None:
+        """The guest answers a page request: its descriptor becomes a response to VFIO, with another ``code`` if one
+        was decided on.
+        """
         at = descriptor.fields()
-        self._respond(PageGroupResponse(at["RID"], at["PASID"], at["PRGI"], at["RC"]))
+        self._respond(PageGroupResponse(at["RID"], at["PASID"], at["PRGI"], at["RC"] if code is None else code))
 
     def _respond(self, response: PageGroupResponse) -> None:
         key = self.devices.get(response.rid)
@@ -306,6 +353,15 @@ class VirtualVtd(VtdRegisters, state=("identity_mapped",)):
     def _interrupt(self, address: int, data: int) -> None:
         self.emit(Verb.INTERRUPT, f"{self.name}: vector {data & 0xFF:#x}", vector=data & 0xFF)
         self._apic.message(address, data)
+
+
+def _command_trap(vm: str, command: int, words: str) -> Trap:
+    """A virtual command as the desk sees it."""
+    if command == VCMD_ALLOC:
+        number, refusal = "the PASID that the guest is given", "no PASID is available"
+    else:
+        number, refusal = "the PASID that is freed" if command == VCMD_FREE else "", "the PASID is not valid"
+    return Trap(vm, TrapKind.VIRTUAL_COMMAND, f"virtual command, {words}", number, refusal)
 
 
 def _pages(descriptor: Descriptor) -> tuple[int, int] | None:

@@ -5,10 +5,8 @@ Where the machine has /dev/ioasid, that is opened before VFIO, and host PASIDs c
 Models QEMU as far as PASIDs go. It is a process of the host kernel: its memory is the guest's memory, its mm is the
 token by which VFIO, KVM and mediated devices find the VM's ioasid_set.
 
-A policy decides what numbers the guest sees. ``translated``: its own (SPIDs), each backed by a host PASID; needed when
-two guests are to use the same number, safe only while every device is mediated. ``identity``: the host's numbers;
-needed for a physical function, which is programmed without mediation. The first device decides, unless the policy was
-given.
+A policy decides what numbers the guest sees and which devices it may have (:mod:`.policies`). Unless it was given, the
+first device decides: an ADI means ``translated``, a physical function ``identity``.
 """
 
 from __future__ import annotations
@@ -18,8 +16,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.accelerator import register_map as at
-from pasidlab.hardware.accelerator.config_space import ConfigSpace
 from pasidlab.hardware.bus import ECAM_SIZE, ConfigSpaces
+from pasidlab.hardware.config_space import ConfigSpace
 from pasidlab.hardware.cpu import Cpu, LocalApic
 from pasidlab.hardware.mmio import AddressMap
 from pasidlab.kernel.ioasid.quota.cgroup import cgroups_of
@@ -28,21 +26,25 @@ from pasidlab.kernel.kernel import Kernel
 from pasidlab.kernel.platform import ECAM_BASE, IOMMU_BASE, Platform
 from pasidlab.timeline import Actor, Part, Table, Verb
 from pasidlab.virt.kvm import GuestMemory, KvmVm
+from pasidlab.virt.policies import POLICIES
+from pasidlab.virt.traps import SERVED
 from pasidlab.virt.vdcm import MediatedDevice
 from pasidlab.virt.vfio import AssignedFunction, VfioContainer
 from pasidlab.virt.viommu import VirtualPlatform, VirtualVtd
 
 if TYPE_CHECKING:
     from pasidlab.hardware.mmio import MmioTarget
+    from pasidlab.kernel.driver import Driver
     from pasidlab.kernel.idxd import Idxd
+    from pasidlab.kernel.iommu.vtd.device import Numbering
     from pasidlab.timeline import Timeline
     from pasidlab.virt.ioasid_user import IoasidDevice, PasidSource
+    from pasidlab.virt.traps import TrapDesk
 
-__all__ = ["GUEST_MEMORY", "POLICIES", "Vmm"]
+__all__ = ["GUEST_MEMORY", "Vmm"]
 
 GUEST_MEMORY: Final = 4 << 20
 """Bytes of memory that a guest gets when nothing else is asked for."""
-POLICIES: Final = ("translated", "identity")
 _FIRST_SLOT: Final = 0x18
 """Guest devices appear at 00:03.0, 00:04.0, and so on."""
 _BAR_BASE: Final = 0xE000_0000
@@ -53,11 +55,15 @@ _IOMMU_REGION_NAME: Final = "vIOMMU"
 
 
 class VirtualFunction(NamedTuple):
-    """A function that a guest gets: its registers and configuration space, and where its ``portal`` is on the host."""
+    """A function that a guest gets: its registers and configuration space, and where its ``portal`` is on the host.
+
+    BAR0 has ``size`` bytes.
+    """
 
     registers: MmioTarget
     config: ConfigSpace
     portal: int
+    size: int = at.BAR0_SIZE
 
 
 class VirtualBus(Part, ConfigSpaces):
@@ -89,11 +95,13 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         memory: int = GUEST_MEMORY,
         device: IoasidDevice | None = None,
         cgroup: str | None = None,
+        desk: TrapDesk = SERVED,
     ) -> None:
         super().__init__(host.timeline, f"{host.altitude}.vmm[{name}]", host.altitude)
         self.name = name
         self.host = host
         self.policy = policy
+        self._desk = desk
         self._next_slot = 0
         share = f"quota {quota}" if cgroup is None else f"in group {cgroup}"
         event = self.emit(Verb.CREATE, f"VM {name}", after=f"{memory / (1 << 20):g} MiB, {share}")
@@ -104,7 +112,7 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             if cgroup is not None:
                 groups = cgroups_of(host.ioasid)
                 groups.migrate(self.process.mm, groups.groups.find(cgroup), name)
-            self.kvm = KvmVm(host, self.process, name)
+            self.kvm = KvmVm(host, self.process, name, desk)
             undo.callback(self.kvm.close)
             self.ioasid_file = device.open(self.process, name, quota) if device is not None else None
             if self.ioasid_file is not None:
@@ -115,17 +123,18 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             self.memory = GuestMemory(host.platform.memory, self.process.mm, base, memory)
             self.container.map_dma(0, base, memory)
             apic = LocalApic(self.timeline, f"{name}.vcpu0.apic")
-            virtual = VirtualPlatform(self.memory, apic)
+            virtual = VirtualPlatform(self.memory, apic, desk)
             self.viommu = VirtualVtd(self.timeline, name, virtual, self.container, self.pasid_source)
             self.container.listen(self.viommu)
-            self.viommu.identity_mapped = policy == "identity"
+            self.viommu.identity_mapped = policy is not None and not POLICIES[policy].own_numbers
             self.mmio = AddressMap(self.timeline, f"{self.path}.mmio")
             self.mmio.add(IOMMU_BASE, _IOMMU_SIZE, self.viommu, _IOMMU_REGION_NAME)
             self.bus = VirtualBus(self.timeline, f"{self.path}.bus")
             self.mmio.add(ECAM_BASE, ECAM_SIZE, self.bus, "PCI configuration space")
             self.cpu = Cpu(self.timeline, f"{name}.vcpu0", name, self.kvm.vmcs)
             agenda = host.platform.agenda
-            platform = Platform(self.timeline, agenda, name, self.memory, memory, self.mmio, self.cpu, apic)
+            cpu, drivers = self.cpu, host.platform.drivers
+            platform = Platform(self.timeline, agenda, name, self.memory, memory, self.mmio, cpu, apic, drivers)
             self.guest = Kernel(platform)
             undo.pop_all()
         for file in (self.kvm, self.ioasid_file, self.container):
@@ -146,32 +155,52 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         """The first device decides the policy."""
         if self.policy is None:
             self.policy = wanted
-            self.viommu.identity_mapped = wanted == "identity"
+            self.viommu.identity_mapped = not POLICIES[wanted].own_numbers
 
-    def require_policy(self, wanted: str) -> None:
-        """``-EPERM`` unless the policy is, or can still become, the one that a device needs.
+    def _admit_interface(self) -> None:
+        """``-EPERM``: the policy does not let this VM have an ADI beside its physical functions."""
+        if self.policy is not None and not POLICIES[self.policy].mixes and len(self.functions):
+            raise KernelError(
+                "EPERM",
+                f"{self.name} must have one kind of device only (policy {self.policy}), and has the physical function "
+                f"{', '.join(self.functions.keys())}",
+            )
 
-        ``-EBUSY`` when it could, but the guest has numbers already that would not fit.
+    def _admit_function(self) -> Numbering:
+        """Whose PASIDs a physical function of this VM will carry.
+
+        ``-EPERM``: the policy does not let it have one, or not beside its ADIs. ``-EBUSY``: it has no policy yet, and
+        numbers already that would not fit.
         """
-        if self.policy is None and wanted == "identity" and len(self.viommu.pasids):
+        if self.policy is None and len(self.viommu.pasids):
             raise KernelError("EBUSY", f"{self.name} already has PASIDs of its own numbering: free them first")
-        if self.policy not in (None, wanted):
+        policy = POLICIES[self.policy or "identity"]
+        if policy.function is None:
             raise KernelError(
                 "EPERM",
                 f"{self.name} sees its own PASID numbers (policy {self.policy}), but a physical function is programmed "
                 "without mediation and would put them on the wire: assign it to a VM with the policy identity",
             )
+        if not policy.mixes and len(self.mdevs):
+            raise KernelError(
+                "EPERM",
+                f"{self.name} must have one kind of device only (policy {self.policy}), and has the interfaces "
+                f"{', '.join(self.mdevs.keys())}",
+            )
+        return policy.function
 
-    def attach_adi(self, parent: Idxd, mode: str, name: str) -> Idxd:
+    def attach_adi(self, parent: Idxd, mode: str, name: str) -> Driver:
         """Cut an assignable interface from ``parent`` and give it to the guest; returns the guest's driver of it.
 
-        Errors: those of :meth:`Idxd.claim`; ``-EBUSY`` the VM already has PASIDs (a late subscriber would miss events).
+        Errors: ``-EPERM`` the policy does not allow it; those of :meth:`Idxd.claim`; ``-EBUSY`` the VM already has
+        PASIDs (a late subscriber would miss events).
         """
+        self._admit_interface()
         queue = parent.claim(mode, name)
         event = self.emit(Verb.ASSIGN, f"ADI {name} to {self.name}", after=f"{mode} wq{queue.index} of {parent.name}")
         with self.timeline.because(event):
             try:
-                device = MediatedDevice(self.host, parent, queue, self.container, name)
+                device = MediatedDevice(self.host, parent, queue, self.container, name, self._desk)
             except KernelError:
                 parent.release(queue, name)
                 raise
@@ -179,31 +208,37 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             self.mdevs[name] = device
             self.process.open_file(device)
             self.container.attach_aux(name, parent.rid)
-            portal = parent.bar2 + at.portal_offset(queue.index)
+            portal = parent.bar2 + at.portal_offset(queue.index, ims=True)
             pages = at.PORTAL_PAGE if mode == "shared" else 2 * at.PORTAL_PAGE
             first = at.PORTAL_LIMITED if mode == "shared" else at.PORTAL_UNLIMITED
-            return self._plug(name, VirtualFunction(device, device.config, portal + first), first, pages)
+            driver = self._plug(name, VirtualFunction(device, device.config, portal + first), first, pages)
+            device.plugged(self.guest.platform, driver.bar2 + first)
+            return driver
 
-    def attach_function(self, device: Idxd, name: str) -> Idxd:
+    def attach_function(self, device: Driver, name: str) -> Driver:
         """Give a whole physical function to the guest, unmediated; returns the guest's driver of it.
 
         Errors: ``-EPERM`` the policy does not allow it.
         """
-        self.require_policy("identity")
+        numbering = self._admit_function()
         event = self.emit(Verb.ASSIGN, f"PF {name} to {self.name}", after="unmediated", rid=device.rid)
         with self.timeline.because(event):
             device.stop()
+            file = AssignedFunction(device, f"{self.path}.function[{name}]")
             self._adopt_policy("identity")
-            self.container.attach(name, device.rid)
+            if POLICIES[self.policy or "identity"].untranslated:
+                self.kvm.translate_pasids(on=False)
+            self.container.attach(name, device.rid, numbering)
             self.functions[name] = device.name
-            self.process.open_file(AssignedFunction(device, f"{self.path}.function[{name}]"))
-            registers, _ = self.host.platform.mmio.find(device.bar0)
+            self.process.open_file(file)
+            regions = self.host.platform.mmio.regions
+            first, second = regions[device.bar0], regions.get(device.bar2)
             has_ats = self.host.iommu.devices[device.rid].ats
-            config = ConfigSpace(self.timeline, f"{self.path}.config[{name}]", ats=has_ats)
-            function = VirtualFunction(registers, config, device.bar2)
-            return self._plug(name, function, 0, device.queue_count * at.PORTAL_STRIDE)
+            config = ConfigSpace(self.timeline, f"{self.path}.config[{name}]", device.pci.identity, ats=has_ats)
+            function = VirtualFunction(first.target, config, device.bar2, first.size)
+            return self._plug(name, function, 0, 0 if second is None else second.size)
 
-    def _plug(self, name: str, function: VirtualFunction, offset: int, size: int) -> Idxd:
+    def _plug(self, name: str, function: VirtualFunction, offset: int, size: int) -> Driver:
         """Put BAR0, configuration space and the portals into the guest's address map and tell the guest.
 
         Portals are pages of the real device.
@@ -211,11 +246,12 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         slot = self._next_slot
         self._next_slot = slot + 1
         rid, bar0 = _FIRST_SLOT + 8 * slot, _BAR_BASE + slot * _BAR_STEP
-        bar2 = bar0 + _BAR2_OFFSET
-        target, target_offset = self.host.platform.mmio.find(function.portal)
-        self.mmio.add(bar0, at.BAR0_SIZE, function.registers, f"{name} BAR0")
+        bar2 = bar0 + _BAR2_OFFSET if size else 0
+        self.mmio.add(bar0, function.size, function.registers, f"{name} BAR0")
         self.bus.functions[rid] = function.config
-        self.mmio.add(bar2 + offset, size, target, f"{name} portals", target_offset)
+        if size:
+            target, target_offset = self.host.platform.mmio.find(function.portal)
+            self.mmio.add(bar2 + offset, size, target, f"{name} portals", target_offset)
         self.viommu.devices[rid] = name
         return self.guest.probe(name, rid, bar0, bar2)
 

@@ -32,7 +32,7 @@ def bind_first(svm, rid, domain, data):
     binding = svm._attach(data.hpasid, guest=True)
     svm._hold(data.hpasid)
     try:
-        svm.driver.set_entry(rid, data.hpasid, *svm._nested(rid, domain, data))
+        svm.driver.set_entry(rid, data.hpasid, *svm._nested(rid, data.hpasid, domain, data))
     except KernelError:
         svm._take_back(binding, rid)
         raise

@@ -2,8 +2,10 @@
 
 from pasidlab.hardware.accelerator import register_map as at
 from pasidlab.hardware.accelerator.commands import Command
-from pasidlab.hardware.layouts.dsa import CMD, CMDSTS
-from pasidlab.kernel.ioasid.notifier import IoasidEvent
+from pasidlab.hardware.cpu import VmEntryBlocked
+from pasidlab.hardware.layouts.dsa import CMD, CMDSTS, MSIX_PERM
+from pasidlab.kernel.ioasid.notifier import IoasidEvent, Payload
+from pasidlab.virt.ims import Message
 from tests.deviations.switch import USUAL, deviant, scenario
 
 
@@ -73,3 +75,52 @@ def free_while_programmed(lab):
     lab.vm1.free_pasid(1)
     lab.m.run()
     return lab.holders(lab.h)
+
+
+@deviant("vdcm-interrupt-reference")
+def let_go(vectors, host_pasid, locked):
+    """Nothing drops it."""
+
+
+@scenario("vdcm-interrupt-reference", usual=False, deviating=True)
+def an_interrupt_is_taken_away(lab):
+    """Whether the reference stays."""
+    lab.bound()
+    device = lab.vm1.vmm.mdevs[lab.adi.name]
+    lab.do(device.mmio_write, at.MSIX_PERM + 8, MSIX_PERM.encode(pasid_en=1, pasid=1)[0], 4)
+    lab.do(device.wire, 1, Message(0xFEE0_0000, 0x50))
+    lab.do(device.vectors.unwire, 1)
+    return "ims:adi0" in lab.holders(lab.h)
+
+
+@deviant("vdcm-portal-reference")
+def submitted(device, host_pasid):
+    """Nothing drops it."""
+
+
+@scenario("vdcm-portal-reference", usual=0, deviating=2)
+def two_descriptors_at_the_emulated_portal(lab):
+    """How many references stay."""
+    lab.bound()
+    lab.do(lab.vm1.vmm.mdevs[lab.adi.name].emulate_portal, True)
+    src, dst = lab.app.buffer(b"x"), lab.app.buffer(1)
+    for _ in range(2):
+        lab.app.copy(lab.adi, src, dst, 1)
+    return lab.holders(lab.h).count("vdcm:adi0")
+
+
+@deviant("kvm-leaves-block")
+def allow_entry_after_warning(kvm):
+    """Nobody lets the vCPUs in."""
+
+
+@scenario("kvm-leaves-block", usual="runs", deviating="kept out")
+def an_unbind_without_entry(lab):
+    """Whether the guest goes on."""
+    lab.bound()
+    lab.do(lab.vm1.vmm.kvm.ioasid_notified, IoasidEvent.UNBIND, Payload(lab.h, 9, 1))
+    try:
+        lab.do(lab.vm1.vmm.cpu.write_msr, 0xD93, 0)
+    except VmEntryBlocked:
+        return "kept out"
+    return "runs"

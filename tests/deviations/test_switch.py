@@ -18,7 +18,6 @@ NOT_ACTED_OUT = {
     "clean-up-in-atomic",
     "exit-to-nobody",
     "vdcm-current-mm",
-    "vdcm-other-references",
     "set-made-late",
     "cgroup-cancelled-move",
 }

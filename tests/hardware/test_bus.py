@@ -2,8 +2,9 @@
 
 import pytest
 
-from pasidlab.hardware.accelerator.config_space import BUS_MASTER, COMMAND, PASID_CAPABILITY, ConfigSpace
+from pasidlab.hardware.accelerator.registers import DSA
 from pasidlab.hardware.bus import ECAM_SIZE, PcieBus
+from pasidlab.hardware.config_space import BUS_MASTER, COMMAND, PASID_CAPABILITY, ConfigSpace
 from pasidlab.hardware.layouts.pcie import PASID_CAP
 from pasidlab.timeline import Timeline
 
@@ -16,7 +17,7 @@ class Function:
 
     def __init__(self, timeline):
         self.path = "function"
-        self.config = ConfigSpace(timeline, "function.config")
+        self.config = ConfigSpace(timeline, "function.config", DSA)
 
     def invalidate(self, request):
         """There is no TLB."""

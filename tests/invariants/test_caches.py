@@ -2,7 +2,7 @@
 
 import pytest
 
-from pasidlab.hardware.accelerator.device_tlb import DeviceLine
+from pasidlab.hardware.device_tlb import DeviceLine
 from pasidlab.hardware.iommu.vtd.caches import CONTEXT_CACHE, IOTLB, PAGING_CACHE, PASID_CACHE
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.invariants.caches import DEVICE_TLB, cache_lines

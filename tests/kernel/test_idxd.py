@@ -32,7 +32,7 @@ def test_an_accelerator_has_one_to_eight_queues(shared, dedicated):
     world = World()
     error = world.refused(world.m.plug_accelerator, "dsa1", shared=shared, dedicated=dedicated)
     assert error.name == "EINVAL"
-    assert world.m.accelerators.keys() == ["dsa0"]
+    assert world.m.functions.keys() == ["dsa0"]
 
 
 def test_interfaces_are_spread_over_the_shared_queues():

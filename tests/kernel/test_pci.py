@@ -2,8 +2,9 @@
 
 import pytest
 
-from pasidlab.hardware.accelerator.config_space import ATS_CAPABILITY, PRI_CAPABILITY, ConfigSpace
+from pasidlab.hardware.accelerator.registers import DSA
 from pasidlab.hardware.bus import ECAM_SIZE, PcieBus
+from pasidlab.hardware.config_space import ATS_CAPABILITY, PRI_CAPABILITY, ConfigSpace
 from pasidlab.hardware.layouts.pcie import ATS_CAP, PASID_CAP, PRI_CAP
 from pasidlab.hardware.mmio import AddressMap
 from pasidlab.kernel.pci import PciFunction
@@ -19,7 +20,7 @@ class Function:
 
     def __init__(self, timeline, ats):
         self.path = "function"
-        self.config = ConfigSpace(timeline, "function.config", ats=ats)
+        self.config = ConfigSpace(timeline, "function.config", DSA, ats=ats)
 
     def invalidate(self, request):
         """There is no TLB."""

@@ -11,6 +11,7 @@ from collections import Counter
 from pasidlab.errors import KernelError
 from pasidlab.hardware.accelerator import register_map as device_registers
 from pasidlab.hardware.accelerator.descriptor import Descriptor
+from pasidlab.hardware.cpu import IA32_PASID
 from pasidlab.hardware.iommu.vtd import register_file as reg
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
 from pasidlab.hardware.layouts.vtd_queue import (
@@ -28,7 +29,7 @@ from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.kernel.platform import ECAM_BASE, IOMMU_BASE
 from pasidlab.machine import Machine
 
-__all__ = ["EVIL_MOVES", "MEMORY", "Mischief", "refused_to"]
+__all__ = ["ALONE", "EVIL_MOVES", "MEMORY", "Mischief", "refused_to"]
 
 MEMORY = 1 << 20
 FRAMES = MEMORY // PAGE_SIZE
@@ -60,6 +61,13 @@ EVIL_MOVES = {
     "device_register": 2,
     "config_space": 1,
     "portal": 3,
+    "msr": 1.5,
+    "stray": 1.5,
+    "program_queue": 1.5,
+    "kernel_copy": 1.5,
+    "ask": 3,
+    "decided": 1,
+    "held": 0.5,
     "virtual_command": 1,
     "free": 1,
     "raw_bind": 1,
@@ -67,6 +75,10 @@ EVIL_MOVES = {
     "program_ends": 2,
 }
 """How often each of them, against each other."""
+
+
+ALONE = ("decided", "held")
+"""Moves that are calls on the machine of their own: their traps are decided one by one."""
 
 
 def refused_to(names, call, *args, **options):
@@ -187,10 +199,25 @@ class Mischief:
         fields = {"RID": found[0], "PASID": found[1], "PRGI": found[2]}
         self.submit(vm, QI_PAGE_GROUP_RESP.encode(TYPE=9, PP=1, LPIG=1, RC=code, **fields))
 
+    def ask(self, vm):
+        """A program has its device ask for a page; before its own kernel gets to it, somebody answers by hand."""
+        app, device, before = self.any_of(vm.apps), self.any_of(vm.devices), self.m.pending
+        if app is None or device is None:
+            return
+        app.submit(device, app.buffer(8), app.buffer(PAGE_SIZE, populate=False), 8, block_on_fault=True)
+        for _ in range(6):
+            new = [action for action in self.m.pending if action not in before]
+            if vm.vmm.viommu.page_queue.requests() or not new:
+                break
+            self.m.run(new[0].number)
+        self.answer(vm)
+
     def pasid_entry(self, vm):
         """Write any PASID entry into the guest's table, and invalidate it most of the time."""
         r, driver = self.r, vm.kernel.iommu
-        rid, pasid = r.choice(driver.tables.keys()), r.choice((1, 1, 1, 2, 3, r.getrandbits(20)))
+        if (rid := self.any_of(driver.tables.keys())) is None:
+            return
+        pasid = r.choice((1, 1, 1, 2, 3, r.getrandbits(20)))
         root = r.choice(
             [self.frame(), self.number() & -PAGE_SIZE & (1 << 64) - 1, *(a.process.mm.root for a in vm.apps)]
         )
@@ -205,7 +232,8 @@ class Mischief:
     def context_entry(self, vm):
         """Turn one bit of a context entry over, and perhaps back."""
         driver, r = vm.kernel.iommu, self.r
-        rid = r.choice(driver.tables.keys())
+        if (rid := self.any_of(driver.tables.keys())) is None:
+            return
         at, bit = driver._context_slot(rid) + 8 * r.randrange(4), 1 << r.randrange(64)
         for _ in range(r.choice((1, 2, 2))):
             driver.memory.store(at, driver.memory.load(at) ^ bit)
@@ -237,10 +265,15 @@ class Mischief:
         if region is None:
             return
         queue = device_registers.wqcfg_offset(r.randrange(3), 2)
-        offset = r.choice((device_registers.CMD, device_registers.CMD, queue, r.randrange(0x4000) & ~3))
+        permission = device_registers.MSIX_PERM + r.randrange(8) * 4
+        message = device_registers.MSIX_TABLE + r.randrange(16) * 4
+        anywhere = r.randrange(region.size) & ~3
+        offset = r.choice((device_registers.CMD, device_registers.CMD, queue, permission, message, anywhere))
         value = self.number()
         if offset == device_registers.CMD:
             value = r.randrange(1, 13) << 20 | r.choice((0, 1, 2, 3, r.getrandbits(20)))
+        elif offset == permission:
+            value = self.pasid(vm) << 12 | r.getrandbits(4)
         elif offset == queue:
             value = r.choice((0, 1, 2, r.getrandbits(20))) << 8 | r.getrandbits(2) << 28
         self.write(vm, region.base + offset, value, 4)
@@ -258,15 +291,98 @@ class Mischief:
         if region is None:
             return
         size = r.choice((1, 64, PAGE_SIZE, 2 * PAGE_SIZE, 1 << 31))
-        work = Descriptor(r.choice((3, 3, 3, 4, 6, 9)), src=self.place(vm), dst=self.place(vm), size=size)
+        work = Descriptor(r.choice((3, 3, 3, 4, 6, 9, 1, 1)), src=self.place(vm), dst=self.place(vm), size=size)
         work = work._replace(
             completion_addr=self.place(vm) & ~31,
-            flags=r.choice((0, 2, 6, 0xC, 0xE, 0xE)),
+            flags=r.choice((0, 2, 6, 0xC, 0xE, 0xE, 0x1C, 0x1E)),
             pasid=r.choice((0, 1, 1, 2, 5, r.getrandbits(20))),
             priv=r.getrandbits(1),
+            int_handle=r.choice((0, 0, 1, 2, r.getrandbits(8))),
+            int_table=r.getrandbits(1),
         )
         send = r.choice((vm.vmm.cpu.movdir64b, vm.vmm.cpu.enqcmds))
         send(vm.kernel.platform.mmio, region.base + (r.randrange(region.size) & ~63), work.to_bytes())
+
+    def msr(self, vm):
+        """ENQCMD with any number in IA32_PASID, at any portal of any of its devices."""
+        regions = [region for region in vm.kernel.platform.mmio.regions.values() if "portals" in region.name]
+        region, r, cpu = self.any_of(regions), self.r, vm.vmm.cpu
+        if region is None:
+            return
+        number = r.choice((*vm.pasids.keys(), *vm.pasids.values(), r.randrange(1, 12), r.getrandbits(20)))
+        cpu.write_msr(IA32_PASID, 1 << 31 | number)
+        size, flags = r.choice((8, PAGE_SIZE)), r.choice((0xC, 0xE))
+        work = Descriptor(r.choice((3, 4)), src=self.place(vm), dst=self.place(vm), size=size, flags=flags)
+        work = work._replace(completion_addr=self.place(vm) & ~31)
+        cpu.enqcmd(vm.kernel.platform.mmio, region.base + (r.randrange(region.size) & ~63), work.to_bytes())
+
+    def stray(self, vm):
+        """The firmware of a function that the VM has as a whole puts any request on the bus."""
+        whole = [device for device in vm.devices if not device.mediated]
+        if (device := self.any_of(whole)) is None:
+            return
+        r = self.r
+        pasid = r.choice((None, 0, *vm.pasids.values(), r.randrange(1, 12), r.getrandbits(20)))
+        address = r.choice((self.place(vm), self.frame())) & (1 << 64) - 8
+        self.m.dma(device.parent, pasid, address, r.choice(("read", "write")), tlb=bool(r.getrandbits(1)))
+
+    def pasid(self, vm):
+        """A number, of its own most often: as its guest or as the host knows it."""
+        r = self.r
+        return r.choice((0, *vm.pasids.keys(), *vm.pasids.keys(), *vm.pasids.values(), r.randrange(1, 12)))
+
+    def program_queue(self, vm):
+        """A queue gets any number, by the book."""
+        driver = self.any_of(list(vm.kernel.accelerators.values()))
+        if driver is None or not len(driver.queues):
+            return
+        queue, pasid = self.any_of(driver.queues.keys()), self.pasid(vm)
+        self.said += f" {driver.name} wq{queue} PASID {pasid}"
+        driver.disable(queue)
+        self.seen[f"enabled: {driver.enable_for(queue, pasid).name}"] += 1
+
+    def kernel_copy(self, vm):
+        """The guest's kernel copies in its own memory, under any number or none."""
+        if device := self.any_of(vm.devices):
+            pasid = self.r.choice((None, None, self.pasid(vm)))
+            src, dst = self.frame(), self.r.choice((self.frame(), self.place(vm) & (1 << 64) - 1))
+            vm.copy(device, src, dst, self.r.choice((8, 64)), pasid)
+
+    def answers(self):
+        """What a person in the hypervisor's place says to its traps."""
+        said = ("serve", "serve", "refuse", f"alter {self.r.choice((0, 1, 2, 5, self.r.getrandbits(20)))}")
+        return [self.r.choice(said) for _ in range(self.r.randrange(1, 6))]
+
+    def call(self, vm):
+        """A call of the guest's that leads to traps: bind, unbind, free, exit."""
+        app, device = self.any_of(vm.apps), self.any_of(vm.devices)
+        if app is None or device is None:
+            vm.spawn(self.new_name())
+        elif self.r.random() < 0.6:
+            app.bind(device)
+        elif self.r.random() < 0.6:
+            app.unbind(device)
+        else:
+            vm.free_pasid(self.pasid(vm))
+
+    def decided(self, vm):
+        """Its hypervisor decides its traps wrongly."""
+        answers = self.answers()
+        self.said += f" {answers}"
+        with self.m.hypervisor(*answers):
+            self.call(vm)
+
+    def held(self, vm):
+        """Its traps wait, and are decided one after the other, or given up."""
+        self.m.hold_traps()
+        try:
+            if refused_to(("EINPROGRESS",), self.call, vm) is None:
+                for said in self.answers():
+                    answer, _, value = said.partition(" ")
+                    if self.m.traps:
+                        self.m.decide(answer, int(value) if value else None)
+        finally:
+            self.m.hold_traps(on=False)
 
     def virtual_command(self, vm):
         """Allocate or free numbers, its own and others, or something that does not exist."""
@@ -288,22 +404,26 @@ class Mischief:
         if app is None or len(starts := app.process.mm.areas.keys()) < 2:
             self.program(vm)
             return
+        if not vm.devices:
+            return
         src, dst = self.r.sample(starts, 2)
         if self.r.random() < 0.7:
             dst = app.buffer(PAGE_SIZE, populate=False)
-        call = self.r.choice((app.copy, app.submit, app.submit))
-        call(
-            self.r.choice(vm.devices), src, dst, self.r.choice((8, 64, PAGE_SIZE)), block_on_fault=self.r.random() < 0.8
-        )
+        device, size, patient = self.r.choice(vm.devices), self.r.choice((8, 64, PAGE_SIZE)), self.r.random() < 0.8
+        if self.r.random() < 0.2:
+            app.batch(device, [(src, dst, size), (dst, self.r.choice(starts), 8)], block_on_fault=patient)
+        else:
+            self.r.choice((app.copy, app.submit, app.submit))(device, src, dst, size, block_on_fault=patient)
 
     def program_ends(self, vm):
         """A program lets go of memory, of a device, or of everything."""
         if (app := self.any_of(vm.apps)) is None:
             return
         what = self.r.randrange(4)
-        if what < 2:
-            app.free(self.r.choice(app.process.mm.areas.keys()[1:] or app.process.mm.areas.keys()))
-        elif what == 2:
+        starts = app.process.mm.areas.keys()
+        if what < 2 and starts:
+            app.free(self.r.choice(starts[1:] or starts))
+        elif what == 2 and vm.devices:
             app.unbind(self.r.choice(vm.devices))
         else:
             app.exit()

@@ -1,7 +1,7 @@
 """Two thousand operations on twenty sets: every invariant of the design (section 6), asked after every step.
 
 Once on a core alone, with subscribers on all chains and the invariants written out here, naively; once on a machine
-with twenty VMs, where ``Machine.check`` asks all thirteen. What was done, and how it ended, is printed (``pytest -s``).
+with twenty VMs, where ``Machine.check`` asks all fourteen. What was done, and how it ended, is printed (``pytest -s``).
 """
 
 from __future__ import annotations

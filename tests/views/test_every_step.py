@@ -22,9 +22,12 @@ from pasidlab.views.memory_map import MemoryMap
 from pasidlab.views.memory_view import frame_of
 from pasidlab.views.occupancy import set_table
 from pasidlab.views.pasid_table import entry_bits, pasid_table
+from pasidlab.views.queue_figure import work_queue
 from pasidlab.views.stale import stale_stops
+from pasidlab.views.traps_beliefs import beliefs, trap_table
 from pasidlab.views.walk_graph import walk_graph
 from pasidlab.views.walk_table import walk_table
+from pasidlab.views.wire_figure import on_the_wire
 
 
 def pictures(machine: Machine) -> Iterator[str]:
@@ -35,6 +38,10 @@ def pictures(machine: Machine) -> Iterator[str]:
         yield table_text(table(machine))
     for device in machine.accelerators.values():
         yield from of_device(machine, device.path, device.rid)
+    for app in [*(app for vm in machine.vms for app in vm.apps), *(machine.app(one.name) for one in machine.natives)]:
+        yield text(on_the_wire(machine, app))
+    yield table_text(trap_table(machine))
+    yield str([beliefs(machine, vm) for vm in machine.vms])
     known = MemoryMap(machine)
     for at in (machine.unit.root_pointer & ~0xFFF, machine.unit.registers[IQA] & ~0xFFF):
         yield table_text(frame_of(known, at))
@@ -48,6 +55,8 @@ def of_device(machine: Machine, name: str, rid: int) -> Iterator[str]:
     yield text(pasid_table(machine, name))
     yield cells_text(directory(machine, name))
     yield bits_text(entry_bits(machine, name, 1))
+    for wq in range(machine.accelerators[name].num_wqs):
+        yield text(work_queue(machine, name, wq))
     for pasid in (None, 1, 3):
         walk = machine.translate(rid, pasid, 0x7F00_0000_2000)
         yield text(walk_graph(walk, 3, stale_stops(walk)))
@@ -56,7 +65,8 @@ def of_device(machine: Machine, name: str, rid: int) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["two-vms", "physical-function", "free-before-unbind", "vm-exit", "dev-ioasid", "quota-cgroup"]
+    "name",
+    ["two-vms", "physical-function", "free-before-unbind", "vm-exit", "dev-ioasid", "quota-cgroup", "two-numbers"],
 )
 def test_every_picture_can_be_drawn_at_every_step(name: str) -> None:
     """From the machine's first moment to the end of a story, forwards."""

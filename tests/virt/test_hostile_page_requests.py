@@ -1,6 +1,6 @@
 """Guests that turn page requests, queues and tables against the host or against other guests.
 
-Each case was found by random hostile guests once (tests/properties/test_hostile_guests.py goes on looking).
+Each case was found by random hostile guests once (tests/properties/test_isolation.py goes on looking).
 """
 
 import pytest

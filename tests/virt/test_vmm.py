@@ -128,7 +128,9 @@ def test_a_function_is_reset_before_the_tables_behind_it_change():
     begin = world.time.now
     vm.crash()
     events = world.since(begin)
-    reset = next(event.number for event in events if event.verb is Verb.COMMAND and "RESET_DEVICE" in event.subject)
+    reset = next(
+        event.number for event in events if event.verb is Verb.COMMAND and "function-level reset" in event.subject
+    )
     detached = next(event.number for event in events if event.verb is Verb.CLEAR_ENTRY and event.actor == "iommu")
     assert reset < detached
     assert not any(event.verb is Verb.DMA for event in events)
@@ -194,3 +196,21 @@ def test_the_first_device_decides_the_policy():
     vm = world.vm("vm1", "shared")
     assert vm.vmm.policy == "translated"
     assert world.refused(world.m.assign_pf, world.m.device("dsa1"), vm).name == "EPERM"
+
+
+@pytest.mark.parametrize("pasid", [0, None])
+def test_what_is_left_in_a_functions_tlb_reaches_nobody(pasid):
+    """VFIO resets the function when it is opened and when it is closed: the host's lines go, and the VM's."""
+    world = World()
+    world.m.dma(world.dsa, pasid, 0x3000, tlb=True)
+    lines = world.dsa.hardware.tlb.lines
+    assert len(lines) == 1, "the host's own"
+    vm = world.vm("vm1", policy="identity")
+    world.m.assign_pf(world.dsa, vm)
+    assert len(lines) == 0
+    assert world.m.check().ok, world.m.check()
+    world.m.dma(world.dsa, pasid, 0x3000, tlb=True)
+    assert len(lines) == 1, "the VM's"
+    vm.crash()
+    assert len(lines) == 0
+    assert world.m.check().ok, world.m.check()

@@ -80,7 +80,7 @@ def test_unbind_kill_crash_and_check_tell_what_came_back(two_vms: Lab) -> None:
         "Its file descriptors were closed; what it held is back: 1 PASID and 1 device.",
     )
     two_vms.press("check")
-    assert two_vms.message.title == "All 13 invariants hold"
+    assert two_vms.message.title == "All 14 invariants hold"
 
 
 def test_a_native_process_and_a_whole_function(lab: Lab) -> None:

@@ -1,8 +1,9 @@
 """What each command does, on the silicon and on a hypervisor's emulated copy of it.
 
 Source: Linux ``drivers/dma/idxd/device.c`` and the comments beside the error codes in ``registers.h``. DISABLE waits
-until what is queued has been done, RESET and ABORT drop it; after RESET the configuration has its power-on values
-(UNVERIFIED beyond what the driver relies on). Commands for queues fail with DEV_NOT_EN while the device is disabled.
+until what is queued or in flight has been done, RESET and ABORT drop it; after RESET the configuration has its power-on
+values (UNVERIFIED beyond what the driver relies on). Commands for queues fail with DEV_NOT_EN while the device is
+disabled.
 """
 
 from __future__ import annotations

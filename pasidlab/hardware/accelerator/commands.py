@@ -1,21 +1,23 @@
 """What can be written to the command register, and what the command status register can answer.
 
-Source: Linux ``drivers/dma/idxd/registers.h`` (enum idxd_cmd, enum idxd_cmdsts_err) and ``device.c`` (operands). Left
-out: the two interrupt handle commands, which this device does not list in its CMDCAP register.
+Source: Linux ``drivers/dma/idxd/registers.h`` (enum idxd_cmd, enum idxd_cmdsts_err) and ``device.c`` (operands). The
+two interrupt handle commands are for mediated devices, whose handles are entries of their parent's interrupt message
+storage; silicon does not list them in its CMDCAP register, as there a handle is the number of an MSI-X vector.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum, unique
+from typing import Final
 
 from pasidlab.hardware.layouts.dsa import CMD
 
-__all__ = ["Command", "CommandError", "command_word", "queue_bitmap", "queues_of"]
+__all__ = ["INTERRUPT_HANDLES", "Command", "CommandError", "command_word", "queue_bitmap", "queues_of"]
 
 
 @unique
 class Command(IntEnum):
-    """Commands. The operand is nothing, a queue number, a queue bitmap, or a PASID."""
+    """Commands. The operand is nothing, a queue number, a queue bitmap, a PASID, an interrupt vector or a handle."""
 
     ENABLE_DEVICE = 1
     DISABLE_DEVICE = 2
@@ -29,6 +31,12 @@ class Command(IntEnum):
     RESET_WQ = 10
     DRAIN_PASID = 11
     ABORT_PASID = 12
+    REQUEST_INT_HANDLE = 13
+    RELEASE_INT_HANDLE = 14
+
+
+INTERRUPT_HANDLES: Final = (Command.REQUEST_INT_HANDLE, Command.RELEASE_INT_HANDLE)
+"""Commands that only a mediated device has."""
 
 
 @unique

@@ -101,6 +101,7 @@ class Descriptor(NamedTuple):
     pasid: int = 0
     priv: int = 0
     int_handle: int = 0
+    int_table: int = 0
     op_specific: int = 0
     rsvd: int = 0
 

@@ -1,8 +1,9 @@
 """The accelerator: a DSA-like PCIe function with dedicated and shared work queues that moves real bytes.
 
 BAR0 is :class:`AcceleratorRegisters`, BAR2 is ``portals``. Every accepted descriptor becomes an enabled action on the
-machine's agenda; running it executes that descriptor. Descriptors of one queue may be executed in any order: real
-engines complete out of order too.
+machine's agenda; running it does one step of that descriptor (:mod:`.execution`). One that is not at its end then is in
+flight: it has left the queue, and its next step is a further enabled action. Descriptors of one queue may be executed
+in any order, and their steps in turn: real engines complete out of order too.
 
 Whose memory: a shared queue's descriptors carry PASID and privilege themselves (the CPU wrote them there), a dedicated
 queue's use WQCFG; without WQCFG.pasid_en requests carry no PASID prefix.
@@ -18,25 +19,24 @@ active).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pasidlab.hardware.accelerator import register_map as at
 from pasidlab.hardware.accelerator.command_unit import carry_out
-from pasidlab.hardware.accelerator.descriptor import Completion, CompletionStatus, Descriptor, opcode_name
-from pasidlab.hardware.accelerator.device_tlb import DeviceTlb
-from pasidlab.hardware.accelerator.engine import Blocked, Limits, SoftwareError, execute, page_fault, report
-from pasidlab.hardware.accelerator.operations import DmaPort
-from pasidlab.hardware.accelerator.page_waits import NOT_READY, PATIENCE, PageWaits, WaitingWork
+from pasidlab.hardware.accelerator.commands import Command
+from pasidlab.hardware.accelerator.descriptor import Descriptor, opcode_name
+from pasidlab.hardware.accelerator.execution import Execution, Held
+from pasidlab.hardware.accelerator.page_waits import NOT_READY, PageWaits, WaitingWork
 from pasidlab.hardware.accelerator.portals import Portal, Portals
+from pasidlab.hardware.accelerator.progress import InFlight
 from pasidlab.hardware.accelerator.queue import WorkQueue
-from pasidlab.hardware.accelerator.registers import AcceleratorRegisters, QueueSetup
-from pasidlab.hardware.layouts.dsa import GENCAP, HW_DESC, WQCFG
+from pasidlab.hardware.accelerator.registers import DSA, AcceleratorRegisters, QueueSetup
+from pasidlab.hardware.function import Function, SecondBar, Slot
+from pasidlab.hardware.layouts.dsa import HW_DESC, WQCFG
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.pcie import (
     SERVE_PAGES,
     Access,
-    InvalidateRequest,
     PageGroupResponse,
     PageRequest,
     ResponseCode,
@@ -49,11 +49,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Accelerator"]
 
-_RESUME = "resume"
 
-
-class Accelerator(AcceleratorRegisters):
+class Accelerator(AcceleratorRegisters, Function):
     """One function at requester ID ``rid``; queues 0 to ``shared - 1`` are shared, the next ``dedicated`` dedicated."""
+
+    identity = DSA
+    bar0_size = at.BAR0_SIZE
 
     def __init__(
         self,
@@ -69,13 +70,26 @@ class Accelerator(AcceleratorRegisters):
     ) -> None:
         setup = [QueueSetup(False, wq_size)] * shared + [QueueSetup(True, wq_size)] * dedicated
         self.queues = tuple(WorkQueue(timeline, f"{name}.wq{wq}") for wq in range(len(setup)))
-        self.tlb = DeviceTlb(timeline, f"{name}.tlb")
+        self.moving = InFlight(timeline, f"{name}.in-flight")
         self.waits = PageWaits(timeline, f"{name}.waits")
-        super().__init__(timeline, name, setup, ats=ats)
-        self.rid = rid
-        self.fabric = fabric
-        self.agenda = agenda
+        self.execution = Execution(self)
+        Function.__init__(self, Slot(timeline, agenda, fabric, name, rid, ats))
+        self.lay_out(setup)
         self.portals = Portals(self)
+
+    @classmethod
+    def in_slot(cls, slot: Slot, shared: int, dedicated: int) -> Accelerator:
+        """An accelerator in a slot of a machine."""
+        timeline, agenda, fabric, name, rid, ats = slot
+        return cls(timeline, name, rid, fabric, agenda, shared, dedicated, ats=ats)
+
+    def second_bar(self) -> SecondBar:
+        """The portals."""
+        return SecondBar(self.portals, self.num_wqs * at.PORTAL_STRIDE)
+
+    def host_pages(self) -> SecondBar:
+        """The tables of interrupt messages."""
+        return SecondBar(self.interrupts, at.MESSAGES_SIZE)
 
     def occupancy(self, wq: int) -> int:
         """How many descriptors wait in a queue."""
@@ -85,8 +99,36 @@ class Accelerator(AcceleratorRegisters):
         """The descriptors that wait in a queue, oldest first."""
         return [Descriptor.from_bytes(waiting.data) for _, waiting in self.queues[wq].items()]
 
+    def in_flight(self) -> list[tuple[int, Descriptor, int]]:
+        """The descriptors that have begun and not ended, also those that wait for a page: queue, descriptor, progress.
+
+        Progress is bytes, and for a batch the number of descriptors of its list that have ended.
+        """
+        queued = {str(wq) for wq in range(len(self.queues))}
+        begun = [held.progress for held in self.held() if held.what.split()[0] not in queued]
+        return [(progress.wq, progress.work, progress.done) for progress in begun]
+
+    def held(self, wq: int | None = None, pasid: int | None = None) -> list[Held]:
+        """All descriptors here (of one queue, for one PASID): in flight, in the queues, or waiting for a page."""
+        return [
+            held
+            for held in self.execution.held()
+            if wq in (None, held.progress.wq) and (pasid is None or held.pasid == pasid)
+        ]
+
+    def pasid_of(self, wq: int, data: bytes) -> int | None:
+        """The PASID of a descriptor's requests: a dedicated queue's own, otherwise the one that its bytes carry."""
+        if WQCFG["mode"].get(self.wq_words(wq)):
+            return self.wq_pasid(wq)
+        return HW_DESC["pasid"].get(HW_DESC.from_bytes(data))
+
     def _command(self, command: int, operand: int) -> int:
         return carry_out(self, command, operand)
+
+    def function_level_reset(self) -> None:
+        """What the reset command does, and what a reset of any function does."""
+        carry_out(self, Command.RESET_DEVICE, 0)
+        super().function_level_reset()
 
     # --- submission ---------------------------------------------------------------------------------------------
 
@@ -132,7 +174,7 @@ class Accelerator(AcceleratorRegisters):
     def _accept(self, wq: int, data: bytes) -> None:
         queue, words = self.queues[wq], HW_DESC.from_bytes(data)
         ticket, name = queue.next_ticket, opcode_name(HW_DESC["opcode"].get(words))
-        pasid = self._pasid(wq, words)
+        pasid = self.pasid_of(wq, data)
         who = "without PASID" if pasid is None else f"for PASID {pasid}"
         action = self.agenda.enable(self, f"{wq} {ticket}", f"{self.label} wq{wq} executes {name} {who}")
         queue.put(data, action)
@@ -142,88 +184,17 @@ class Accelerator(AcceleratorRegisters):
     # --- execution ----------------------------------------------------------------------------------------------
 
     def run_enabled(self, what: str) -> None:
-        """Execute one waiting descriptor, or go on with one that waited for a page (the agenda's way in)."""
-        first, second = what.split()
-        if first == _RESUME:
-            self._resume(int(second))
-        else:
-            self._execute(int(first), int(second))
+        """Do one step of a descriptor (the agenda's way in)."""
+        self.execution.run(what)
 
-    def _execute(self, wq: int, ticket: int) -> None:
-        self._work_on(wq, self.queues[wq].take(ticket).data, 0)
-
-    def _work_on(self, wq: int, data: bytes, done: int, waited: WaitingWork | None = None) -> None:
-        """Carry a descriptor out, from ``done`` bytes on; ``waited``: for which page it has waited."""
-        work = Descriptor.from_bytes(data)
-        dma, name = self._port(wq, work), opcode_name(work.opcode)
-        facts = {"device": self.path, "wq": wq, "pasid": dma.pasid, "opcode": name}
-        places = {"src": work.src, "dst": work.dst, "size": work.size, "done": done}
-        event = self.emit(Verb.EXECUTE, f"{self.label} wq{wq} {name}", None, None, **facts, **places)
-        with self.timeline.because(event):
-            try:
-                completion = execute(dma, work, self._limits(wq), done)
-            except Blocked as blocked:
-                tries = waited.tries + 1 if waited is not None and waited.request == blocked.request else 0
-                if tries < PATIENCE:
-                    self._wait_for_page(WaitingWork(wq, data, blocked.done, blocked.request, tries))
-                    return
-                completion = page_fault(blocked.request, blocked.done, status=CompletionStatus.PAGE_FAULT_IR)
-            self._finish(wq, work, dma, completion)
-
-    def _finish(self, wq: int, work: Descriptor, dma: DmaPort, completion: Completion) -> None:
-        """Write the completion record, and tell it."""
-        try:
-            report(dma, work, completion)
-        except SoftwareError as error:
-            self._software_error(wq, work, dma, error)
-        name, status = opcode_name(work.opcode), CompletionStatus(completion.status).name
-        facts = {"device": self.path, "wq": wq, "pasid": dma.pasid, "opcode": name}
-        outcome = {**completion._asdict(), "status": status}
-        self.emit(Verb.COMPLETE, f"{self.label} wq{wq} {name}", None, status, **facts, **outcome)
-
-    def port(self, pasid: int | None, *, tlb: bool) -> DmaPort:
-        """The way to memory of firmware that acts by itself, through the device's TLB or past it."""
-        return DmaPort(self.fabric, self.rid, pasid, False, self.tlb if tlb and self.config.ats_enabled else None)
-
-    def _port(self, wq: int, work: Descriptor) -> DmaPort:
-        """On whose behalf a descriptor's DMA runs."""
-        config = self.wq_words(wq)
-        tlb = self.tlb if self.config.ats_enabled and not WQCFG["ats_disable"].get(config) else None
-        if WQCFG["mode"].get(config):
-            return DmaPort(self.fabric, self.rid, self.wq_pasid(wq), bool(WQCFG["priv"].get(config)), tlb)
-        return DmaPort(self.fabric, self.rid, work.pasid, bool(work.priv), tlb)
-
-    def _pasid(self, wq: int, words: tuple[int, ...]) -> int | None:
-        """The PASID alone, for a descriptor that is still bytes."""
-        dedicated = WQCFG["mode"].get(self.wq_words(wq))
-        return self.wq_pasid(wq) if dedicated else HW_DESC["pasid"].get(words)
-
-    def _limits(self, wq: int) -> Limits:
-        overlap = bool(self.field(at.GENCAP, GENCAP, "overlap_copy"))
-        config = self.wq_words(wq)
-        longest = 1 << WQCFG["max_xfer_shift"].get(config)
-        blocks = bool(WQCFG["bof"].get(config)) and self.config.page_requests > 0 and not self.waits.full
-        return Limits(longest, overlap, self.config.privileged_enabled, blocks)
-
-    def _software_error(self, wq: int, work: Descriptor, dma: DmaPort, error: SoftwareError) -> None:
-        facts = {"device": self.path, "wq": wq, "pasid": dma.pasid, "error": error.error, "address": error.fault_addr}
-        self.record_error(
-            desc_valid=1,
-            wq_idx_valid=1,
-            fault_rw=error.write,
-            priv=int(dma.privileged),
-            error=error.error,
-            wq_idx=wq,
-            operation=work.opcode,
-            pasid=dma.pasid or 0,
-            invalid_flags=work.flags if error.error == CompletionStatus.INVALID_FLAGS else 0,
-            fault_addr=error.fault_addr,
-        )
-        self.emit(Verb.FAULT, f"{self.label} SWERR {CompletionStatus(error.error).name}", None, None, **facts)
+    def signal(self, address: int, data: int) -> None:
+        """Send an interrupt message to the host."""
+        self.fabric.interrupt(address, data)
 
     # --- pages that are missing ---------------------------------------------------------------------------------
 
-    def _wait_for_page(self, work: WaitingWork) -> None:
+    def wait_for_page(self, work: WaitingWork) -> None:
+        """Let a descriptor wait, and ask for its page."""
         self.waits.add(work)
         self._ask_further()
 
@@ -243,7 +214,7 @@ class Accelerator(AcceleratorRegisters):
             return
         if response.code == ResponseCode.FAILURE:
             self.config.flag_page_request("RF")
-        if not work.data:
+        if not work.progress.data:
             del self.waits.groups[response.group]
         else:
             self._can_go_on(response.group, response.code)
@@ -269,75 +240,40 @@ class Accelerator(AcceleratorRegisters):
     def _can_go_on(self, group: int, code: int) -> None:
         """Enable the action that uses the answer. A failure stops the interface: whoever waits to ask fails as well."""
         work = self.waits.groups[group]
-        label = f"{self.label} wq{work.wq} goes on after its page request (group {group})"
-        action = self.agenda.enable(self, f"{_RESUME} {group}", label)
+        action = self.execution.can_resume(group)
         self.waits.groups[group] = work._replace(asked=False, code=code, action=action)
-
-    def _resume(self, group: int) -> None:
-        waited = self.waits.groups.pop(group)
-        if waited.code == ResponseCode.SUCCESS:
-            self._work_on(waited.wq, waited.data, waited.done, waited)
-            return
-        work = Descriptor.from_bytes(waited.data)
-        completion = page_fault(waited.request, waited.done, status=CompletionStatus.PAGE_FAULT_IR)
-        self._finish(waited.wq, work, self._port(waited.wq, work), completion)
-
-    def invalidate(self, request: InvalidateRequest) -> None:
-        """The IOMMU tells the device to forget translations; work here is never in the middle of using one."""
-        self.tlb.forget(request)
 
     # --- drain and abort ----------------------------------------------------------------------------------------
 
     def drain(self, wq: int | None = None, pasid: int | None = None) -> int:
-        """Execute what waits (in one queue, for one PASID); returns how many descriptors that were."""
-        return self._settle("drained", wq, pasid)
+        """Carry out what is here (of one queue, for one PASID) to its end; returns how many descriptors that were.
+
+        Draining has to wait for pages that were asked for: meanwhile whoever serves page requests runs. Where nobody
+        does, the descriptor is dropped.
+        """
+        count = len(self.held(wq, pasid))
+        while held := self.held(wq, pasid):
+            ready = next((one for one in held if one.action != NOT_READY), None)
+            if ready is not None:
+                self.agenda.disable(ready.action)
+                self.execution.run(ready.what)
+            elif not self.agenda.run_named(SERVE_PAGES):
+                self.execution.drop(held[0].what)
+        return self._settled("drained", wq, pasid, count)
 
     def abort(self, wq: int | None = None, pasid: int | None = None) -> int:
-        """Drop what waits (in one queue, for one PASID); returns how many descriptors that were. Nobody is told."""
-        return self._settle("aborted", wq, pasid)
+        """Drop what is here (of one queue, for one PASID); returns how many descriptors that were. Nobody is told.
 
-    def _settle(self, how: str, wq: int | None, pasid: int | None) -> int:
-        count = 0
-        for number, ticket, action in list(self._matching(wq, pasid)):
-            self.agenda.disable(action)
-            if how == "drained":
-                self._execute(number, ticket)
-            else:
-                self.queues[number].take(ticket)
-            count += 1
-        count += self._settle_waiting(how == "drained", wq, pasid)
-        where = self.path + (f" wq{wq}" if wq is not None else "") + (f" PASID {pasid}" if pasid is not None else "")
-        facts = {"device": self.path, "wq": wq, "pasid": pasid, "count": count}
-        self.emit(Verb.DRAIN, f"{where} {how}", None, None, **facts)
-        return count
-
-    def _settle_waiting(self, drained: bool, wq: int | None, pasid: int | None) -> int:
-        """The same for descriptors that wait for a page: draining has to wait for the answer, if one will come.
-
-        Meanwhile whoever serves page requests runs. Where nobody does, the descriptor is dropped.
+        What they have written stays written.
         """
-        count = len(self._waiting(wq, pasid))
-        while meant := self._waiting(wq, pasid):
-            group, work = meant[0]
-            if work.action != NOT_READY:
-                self.agenda.disable(work.action)
-            if work.action != NOT_READY and drained:
-                self._resume(group)
-            elif not (drained and self.agenda.run_named(SERVE_PAGES)):
-                self.waits.abandon(group)
+        held = self.held(wq, pasid)
+        for one in held:
+            if one.action != NOT_READY:
+                self.agenda.disable(one.action)
+            self.execution.drop(one.what)
+        return self._settled("aborted", wq, pasid, len(held))
+
+    def _settled(self, how: str, wq: int | None, pasid: int | None, count: int) -> int:
+        where = self.path + (f" wq{wq}" if wq is not None else "") + (f" PASID {pasid}" if pasid is not None else "")
+        self.emit(Verb.DRAIN, f"{where} {how}", None, None, device=self.path, wq=wq, pasid=pasid, count=count)
         return count
-
-    def _waiting(self, wq: int | None, pasid: int | None) -> list[tuple[int, WaitingWork]]:
-        """The descriptors that wait for a page and are meant, by group."""
-        return [
-            (group, work)
-            for group, work in self.waits.working()
-            if wq in (None, work.wq) and pasid in (None, work.request.pasid)
-        ]
-
-    def _matching(self, wq: int | None, pasid: int | None) -> Iterator[tuple[int, int, int]]:
-        """Queue, ticket and action of every waiting descriptor that is meant."""
-        for number in range(self.num_wqs) if wq is None else (wq,):
-            for ticket, waiting in self.queues[number].items():
-                if pasid is None or self._pasid(number, HW_DESC.from_bytes(waiting.data)) == pasid:
-                    yield number, ticket, waiting.action

@@ -1,29 +1,50 @@
-"""The engine: carries out one descriptor by DMA and writes its completion record.
+"""The engine: carries out one step of a descriptor by DMA, and writes completion records.
 
 Source: Linux ``include/uapi/linux/idxd.h`` (status codes), ``drivers/dma/idxd`` (what a driver expects of them). A
-page fault without block-on-fault ends the operation with status 3, the bytes done, the address, and whether it was a
-write. With it (descriptor flag and queue) the operation waits for the page and goes on where it was. A record is
-written when the descriptor asks for one (RCR) or something went wrong, provided that it gives an address (CRAV).
+step is one piece of at most a page of each address; a descriptor of one piece ends in its only step. A page fault
+without block-on-fault ends the operation with status 3, the bytes done, the address, and whether it was a write. With
+it (descriptor flag and queue) the operation waits for the page and goes on where it was. A record is written when the
+descriptor asks for one (RCR) or something went wrong, provided that it gives an address (CRAV).
 
-UNVERIFIED: error code 0x1a for a completion record that faults (so named in the kernel's event-log code; no page is
-asked for then); that RCR without CRAV is INVALID_FLAGS; that the flag BOF is ignored where the queue does not block or
-page requests are off; the order of checks. Left out: interrupts.
+A batch is checked here like any descriptor: its list must be aligned to 64 bytes (DESCLIST_ALIGN), of 2 to
+2^max_batch_shift descriptors (DESC_CNT_ERANGE).
+
+UNVERIFIED: how much real silicon does at once; error code 0x1a for a completion record that faults (so named in the
+kernel's event-log code; no page is asked for then); that RCR without CRAV is INVALID_FLAGS; that the flag BOF is
+ignored where the queue does not block or page requests are off; the order of checks, and that they are made once, when
+a descriptor begins. Left out: interrupts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from pasidlab.errors import BusError
 from pasidlab.hardware.accelerator.descriptor import Completion, CompletionStatus, Descriptor, Flag, Opcode
-from pasidlab.hardware.accelerator.operations import OPERATIONS, DmaPort, Operation, PageMissing, pieces
+from pasidlab.hardware.accelerator.operations import OPERATIONS, piece
+from pasidlab.hardware.dma import DmaPort, PageMissing
 from pasidlab.hardware.iommu.contract import DmaAborted
 from pasidlab.hardware.pcie import Access, DmaRequest
 
-__all__ = ["Blocked", "Limits", "SoftwareError", "execute", "page_fault", "report", "supported_opcodes"]
+__all__ = [
+    "Blocked",
+    "Limits",
+    "SoftwareError",
+    "advance",
+    "check",
+    "page_fault",
+    "read_child",
+    "report",
+    "succeeded",
+    "supported_opcodes",
+]
+
+T = TypeVar("T")
 
 _RECORD_ALIGNMENT: Final = 32
+_DESCRIPTOR_SIZE: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +54,15 @@ class Limits:
     max_transfer: int
     overlap_copy: bool
     privileged: bool
+    max_batch: int
     blocks: bool = False
 
 
 class Blocked(Exception):
-    """The operation waits for a page that ``request`` needs, with ``done`` bytes behind it."""
+    """The step waits for a page that ``request`` needs, and will be done again from its start."""
 
-    def __init__(self, request: DmaRequest, done: int) -> None:
+    def __init__(self, request: DmaRequest) -> None:
         self.request = request
-        self.done = done
         super().__init__(f"waits for a page: {request}")
 
 
@@ -57,47 +78,56 @@ class SoftwareError(Exception):
 
 def supported_opcodes() -> list[Opcode]:
     """What the OPCAP register lists."""
-    return sorted((Opcode.NOOP, *OPERATIONS))
+    return sorted((Opcode.NOOP, Opcode.BATCH, *OPERATIONS))
 
 
-def execute(dma: DmaPort, work: Descriptor, limits: Limits, done: int = 0) -> Completion:
-    """Carry out the operation from ``done`` bytes on; says how it ended, or raises :class:`Blocked`.
+def advance(dma: DmaPort, work: Descriptor, limits: Limits, done: int) -> int | Completion:
+    """Carry out one step, with ``done`` bytes behind: how many there are now, or how the descriptor ended.
 
-    Whatever it did to memory before a fault stays done.
+    Raises :class:`Blocked`. Whatever was done to memory before a fault stays done. A batch is no step of a batch
+    (UNVERIFIED: BAD_OPCODE).
     """
-    refused = _check(dma, work, limits)
+    if work.opcode == Opcode.BATCH:
+        return Completion(CompletionStatus.BAD_OPCODE)
+    refused = None if done else check(dma, work, limits)
     if refused is not None:
         return Completion(refused)
     if work.opcode == Opcode.NOOP:
         return Completion(CompletionStatus.SUCCESS)
     operation = OPERATIONS[Opcode(work.opcode)]
     backwards = operation.backwards(work)
-    if backwards and not limits.overlap_copy:
-        return Completion(CompletionStatus.OVERLAP_BUFFERS)
+    offset, length = piece(operation.addresses(work), work.size, done, backwards)
     blocks = limits.blocks and bool(work.flags & Flag.BOF)
-    return _run(operation, dma, work, backwards, blocks, done)
+    ended = _attempt(lambda: operation.step(dma, work, offset, length), blocks, done, backwards)
+    if ended is not None:
+        return ended
+    done += length
+    return done if done < work.size else Completion(CompletionStatus.SUCCESS, 0, done)
 
 
-def _run(operation: Operation, dma: DmaPort, work: Descriptor, backwards: bool, blocks: bool, start: int) -> Completion:
-    done = 0
-    for offset, length in pieces(operation.addresses(work), work.size, backwards):
-        if done < start:
-            done += length
-            continue
-        try:
-            ended = operation.step(dma, work, offset, length)
-        except DmaAborted as aborted:
-            return page_fault(aborted.fault.request, done, backwards)
-        except PageMissing as missing:
-            if blocks:
-                raise Blocked(missing.request, done) from None
-            return page_fault(missing.request, done, backwards)
-        except BusError as error:
-            return Completion(CompletionStatus.HW_ERR1, int(backwards), done, error.address)
-        if ended is not None:
-            return ended
-        done += length
-    return Completion(CompletionStatus.SUCCESS, 0, done)
+def read_child(dma: DmaPort, batch: Descriptor, child: int, limits: Limits) -> bytes | Completion:
+    """Fetch one descriptor of a batch's list: its bytes, or how the batch ended. Raises :class:`Blocked`.
+
+    UNVERIFIED: that each is fetched when its turn comes, and that the flag BOF of the batch is for its list. The record
+    of a list that cannot be read tells how many descriptors were completed before.
+    """
+    blocks = limits.blocks and bool(batch.flags & Flag.BOF)
+    place = batch.src + _DESCRIPTOR_SIZE * child
+    return _attempt(lambda: dma.read(place, _DESCRIPTOR_SIZE), blocks, child, False)
+
+
+def _attempt(access: Callable[[], T], blocks: bool, done: int, backwards: bool) -> T | Completion:
+    """Try to reach memory: what came of it, or how the descriptor ended. Raises :class:`Blocked`."""
+    try:
+        return access()
+    except DmaAborted as aborted:
+        return page_fault(aborted.fault.request, done, backwards)
+    except PageMissing as missing:
+        if blocks:
+            raise Blocked(missing.request) from None
+        return page_fault(missing.request, done, backwards)
+    except BusError as error:
+        return Completion(CompletionStatus.HW_ERR1, int(backwards), done, error.address)
 
 
 def page_fault(
@@ -110,7 +140,7 @@ def page_fault(
     return Completion(status, int(backwards), done, request.address, int(request.access is Access.WRITE))
 
 
-def _check(dma: DmaPort, work: Descriptor, limits: Limits) -> CompletionStatus | None:
+def check(dma: DmaPort, work: Descriptor, limits: Limits) -> CompletionStatus | None:
     """Why the descriptor is not acceptable, if so."""
     if work.opcode not in supported_opcodes():
         return CompletionStatus.BAD_OPCODE
@@ -122,14 +152,32 @@ def _check(dma: DmaPort, work: Descriptor, limits: Limits) -> CompletionStatus |
         return CompletionStatus.PRIV_BAD
     if work.opcode == Opcode.NOOP:
         return None
+    return _check_list(work, limits) if work.opcode == Opcode.BATCH else _check_transfer(work, limits)
+
+
+def _check_list(work: Descriptor, limits: Limits) -> CompletionStatus | None:
+    if work.src % _DESCRIPTOR_SIZE:
+        return CompletionStatus.DESCLIST_ALIGN
+    return None if 2 <= work.size <= limits.max_batch else CompletionStatus.DESC_CNT_ERANGE
+
+
+def _check_transfer(work: Descriptor, limits: Limits) -> CompletionStatus | None:
     if not 0 < work.size <= limits.max_transfer:
         return CompletionStatus.XFER_ERANGE
-    return OPERATIONS[Opcode(work.opcode)].check(work)
+    operation = OPERATIONS[Opcode(work.opcode)]
+    refused = operation.check(work)
+    overlaps = operation.backwards(work) and not limits.overlap_copy
+    return CompletionStatus.OVERLAP_BUFFERS if refused is None and overlaps else refused
+
+
+def succeeded(completion: Completion) -> bool:
+    """Whether a descriptor ended as it should."""
+    return completion.status in (CompletionStatus.SUCCESS, CompletionStatus.SUCCESS_PRED)
 
 
 def report(dma: DmaPort, work: Descriptor, completion: Completion) -> None:
     """Write the completion record if one is due; what cannot be reported there raises :class:`SoftwareError`."""
-    failed = completion.status not in (CompletionStatus.SUCCESS, CompletionStatus.SUCCESS_PRED)
+    failed = not succeeded(completion)
     if not work.flags & Flag.CRAV:
         if failed:
             raise SoftwareError(completion.status, completion.fault_addr, completion.write)

@@ -4,82 +4,22 @@ A transfer is cut where any of its addresses crosses a 4 KiB border; each piece 
 places from Linux ``include/uapi/linux/idxd.h``. UNVERIFIED: that an overlapping copy whose destination lies above its
 source runs from the end (the result is the same as memmove's; only the progress that a fault reports differs).
 
-Left out: batch, drain, delta, CRC, DIF and cache-flush operations, and flags that check or steer results.
+Left out: drain, delta, CRC, DIF and cache-flush operations, and flags that check or steer results. A batch moves
+nothing itself: :mod:`pasidlab.hardware.accelerator.execution` carries out its list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pasidlab.hardware.accelerator.descriptor import Completion, CompletionStatus, Descriptor, Opcode
-from pasidlab.hardware.fabric import Translated, in_pages
-from pasidlab.hardware.iommu.contract import DmaAborted, Fault
+from pasidlab.hardware.dma import DmaPort
 from pasidlab.hardware.memory import PAGE_SIZE
-from pasidlab.hardware.pcie import Access, DmaRequest, RequestKind
 
-if TYPE_CHECKING:
-    from pasidlab.hardware.accelerator.device_tlb import DeviceTlb
-    from pasidlab.hardware.fabric import Fabric
-
-__all__ = ["OPERATIONS", "DmaPort", "Operation", "PageMissing", "pieces"]
+__all__ = ["OPERATIONS", "Operation", "piece", "pieces"]
 
 _ADDRESS_MASK = (1 << 64) - 1
-
-
-class PageMissing(Exception):
-    """The IOMMU has no page for the access now; a device that can wait may ask software for it."""
-
-    def __init__(self, request: DmaRequest) -> None:
-        self.request = request
-        super().__init__(f"no page for {request}")
-
-
-class DmaPort(NamedTuple):
-    """The device's way to memory on behalf of one descriptor: requester ID and, if any, PASID.
-
-    With a ``tlb`` the device asks for translations (ATS) and sends translated requests.
-    """
-
-    fabric: Fabric
-    rid: int
-    pasid: int | None
-    privileged: bool
-    tlb: DeviceTlb | None = None
-
-    def read(self, address: int, length: int) -> bytes:
-        """Read bytes at an I/O virtual address; ``DmaAborted`` if it is blocked, ``PageMissing`` by ATS."""
-        address &= _ADDRESS_MASK
-        if self.tlb is None:
-            return self.fabric.dma_read(self.rid, self.pasid, address, length, self.privileged)
-        places = [(self._translated(at, Access.READ), size) for at, size in in_pages(address, length)]
-        return b"".join(self.fabric.read_translated(place, size) for place, size in places)
-
-    def write(self, address: int, data: bytes) -> None:
-        """Write bytes at an I/O virtual address; ``DmaAborted`` if it is blocked, ``PageMissing`` by ATS."""
-        address &= _ADDRESS_MASK
-        if self.tlb is None:
-            self.fabric.dma_write(self.rid, self.pasid, address, data, self.privileged)
-            return
-        done = 0
-        for at, size in in_pages(address, len(data)):
-            self.fabric.write_translated(self._translated(at, Access.WRITE), data[done : done + size])
-            done += size
-
-    def _translated(self, address: int, access: Access) -> Translated:
-        """The request that reaches memory: from the TLB, or from the IOMMU, whose answer the TLB then keeps."""
-        assert self.tlb is not None
-        request = DmaRequest(self.rid, address, access, self.pasid, self.privileged, RequestKind.TRANSLATION)
-        place = self.tlb.find(self.pasid, address, access, self.privileged)
-        if place is None:
-            answer = self.fabric.unit.complete(request)
-            if isinstance(answer, Fault):
-                raise DmaAborted(answer, 0)
-            place = self.tlb.keep(self.pasid, address, answer)
-            if place is None or self.tlb.find(self.pasid, address, access, self.privileged) is None:
-                raise PageMissing(request)
-        return Translated(DmaRequest(self.rid, place, access, kind=RequestKind.TRANSLATED), address, self.pasid)
-
 
 Step = Callable[[DmaPort, Descriptor, int, int], Completion | None]
 """Do ``length`` bytes from ``offset`` on; a completion ends the operation early."""
@@ -94,24 +34,31 @@ class Operation(NamedTuple):
     check: Callable[[Descriptor], CompletionStatus | None] = lambda descriptor: None
 
 
+def piece(addresses: tuple[int, ...], size: int, done: int, backwards: bool = False) -> tuple[int, int]:
+    """The next (offset, length) of ``size`` bytes with ``done`` behind: as far as the page that each address is in.
+
+    >>> piece((0xff0, 0x2000), 32, 0), piece((0xff0, 0x2000), 32, 16), piece((0xff0, 0x2000), 32, 0, backwards=True)
+    ((0, 16), (16, 16), (16, 16))
+    """
+    if backwards:
+        end = size - done
+        start = max(0, end - min((address + end - 1) % PAGE_SIZE + 1 for address in addresses))
+        return start, end - start
+    end = min(size, done + min(PAGE_SIZE - (address + done) % PAGE_SIZE for address in addresses))
+    return done, end - done
+
+
 def pieces(addresses: tuple[int, ...], size: int, backwards: bool = False) -> Iterator[tuple[int, int]]:
     """Cut ``size`` bytes into (offset, length) where one of ``addresses`` crosses a page.
 
     >>> list(pieces((0xff0, 0x2000), 32)), list(pieces((0xff0, 0x2000), 32, backwards=True))
     ([(0, 16), (16, 16)], [(16, 16), (0, 16)])
     """
-    if backwards:
-        end = size
-        while end:
-            start = max(0, end - min((address + end - 1) % PAGE_SIZE + 1 for address in addresses))
-            yield start, end - start
-            end = start
-        return
-    start = 0
-    while start < size:
-        end = min(size, start + min(PAGE_SIZE - (address + start) % PAGE_SIZE for address in addresses))
-        yield start, end - start
-        start = end
+    done = 0
+    while done < size:
+        offset, length = piece(addresses, size, done, backwards)
+        yield offset, length
+        done += length
 
 
 def _copy(dma: DmaPort, work: Descriptor, offset: int, length: int) -> Completion | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from pasidlab.hardware.accelerator.progress import Progress
 from pasidlab.hardware.pcie import DmaRequest, PageGroupResponse
 from pasidlab.timeline import Part, Table
 
@@ -25,15 +26,13 @@ _GROUPS: Final = 1 << 9
 
 
 class WaitingWork(NamedTuple):
-    """A descriptor (its bytes; empty once it was aborted) of a queue, with ``done`` bytes behind it.
+    """A descriptor and how far it has come (without its bytes once it was aborted).
 
     ``request`` needs the page, for which the device has asked ``tries`` times before. ``asked``: its page request is
     outstanding. ``code`` is the answer, ``action`` the enabled action that will use it.
     """
 
-    wq: int
-    data: bytes
-    done: int
+    progress: Progress
     request: DmaRequest
     tries: int = 0
     asked: bool = False
@@ -78,10 +77,10 @@ class PageWaits(Part, state=("asking",)):
         """Drop a descriptor; a request that is outstanding keeps its index until it is answered."""
         work = self.groups[group]
         if work.asked:
-            self.groups[group] = work._replace(data=b"")
+            self.groups[group] = work._replace(progress=work.progress._replace(data=b""))
         else:
             del self.groups[group]
 
     def working(self) -> list[tuple[int, WaitingWork]]:
         """The groups whose descriptor was not aborted."""
-        return [(group, work) for group, work in self.groups.items() if work.data]
+        return [(group, work) for group, work in self.groups.items() if work.progress.data]

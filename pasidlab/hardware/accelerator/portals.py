@@ -2,7 +2,12 @@
 
 Four 4 KiB pages a queue; page 0 is the unlimited portal, page 1 the limited one (it refuses when a shared queue holds
 ``wq_thresh`` descriptors, so that the kernel can keep room for itself). Linux steps through a page in 64-byte slots,
-which all mean the same. Source: Linux ``drivers/dma/idxd/idxd.h``, ``submit.c``.
+which all mean the same. Pages 2 and 3 are these two again, for descriptors whose interrupt handles name entries of
+interrupt message storage; through pages 0 and 1 they name MSI-X vectors. Source: Linux ``drivers/dma/idxd/idxd.h``,
+``submit.c``; the upper pages: "dmaengine: idxd: add support for IMS portals" (2021).
+
+Which table was meant goes on with the descriptor, in a bit that its submitter cannot set (``int_table``). UNVERIFIED:
+how the real device remembers it; the bit is reserved there.
 
 A portal page is what a hypervisor maps into a guest: an address-map region on this target with ``portal_offset`` of
 the queue as its offset. Nothing that is written here is looked at by software on its way.
@@ -12,7 +17,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-from pasidlab.hardware.accelerator.register_map import PORTAL_LIMITED, PORTAL_PAGE, PORTAL_STRIDE
+from pasidlab.hardware.accelerator.register_map import PORTAL_IMS, PORTAL_LIMITED, PORTAL_PAGE, PORTAL_STRIDE
+from pasidlab.hardware.layouts.dsa import HW_DESC
 
 __all__ = ["Portal", "Portals"]
 
@@ -22,6 +28,7 @@ class Portal(NamedTuple):
 
     wq: int
     limited: bool
+    ims: bool = False
 
 
 class Submission(Protocol):
@@ -52,11 +59,13 @@ class Portals:
 
     def post64(self, offset: int, data: bytes) -> None:
         """MOVDIR64B to a portal."""
-        self._device.post_descriptor(_portal(offset), data)
+        portal = _portal(offset)
+        self._device.post_descriptor(portal, _stamped(data, portal.ims))
 
     def enqueue64(self, offset: int, data: bytes) -> bool:
         """ENQCMD or ENQCMDS to a portal."""
-        return self._device.enqueue_descriptor(_portal(offset), data)
+        portal = _portal(offset)
+        return self._device.enqueue_descriptor(portal, _stamped(data, portal.ims))
 
     def __repr__(self) -> str:
         return f"<Portals {self.path}>"
@@ -64,4 +73,13 @@ class Portals:
 
 def _portal(offset: int) -> Portal:
     wq, within = divmod(offset, PORTAL_STRIDE)
-    return Portal(wq, within // PORTAL_PAGE * PORTAL_PAGE % (2 * PORTAL_PAGE) == PORTAL_LIMITED)
+    limited = within // PORTAL_PAGE * PORTAL_PAGE % PORTAL_IMS == PORTAL_LIMITED
+    return Portal(wq, limited, within >= PORTAL_IMS)
+
+
+def _stamped(data: bytes, ims: bool) -> bytes:
+    """The descriptor with its table of interrupts, whatever its submitter wrote there."""
+    words = HW_DESC.from_bytes(data)
+    if HW_DESC["int_table"].get(words) == ims:
+        return data
+    return HW_DESC.to_bytes(HW_DESC.change(words, int_table=int(ims)))

@@ -15,11 +15,18 @@ __all__ = [
     "CMDSTS",
     "GENCAP",
     "GENSTS",
+    "IMS",
+    "IMS_ENTRIES",
+    "INTERRUPT_STRIDE",
     "MAX_QUEUES",
+    "MESSAGES_SIZE",
+    "MSIX_PBA",
     "MSIX_PERM",
     "MSIX_PERM_STRIDE",
+    "MSIX_TABLE",
     "OFFSETS",
     "OPCAP",
+    "PORTAL_IMS",
     "PORTAL_LIMITED",
     "PORTAL_PAGE",
     "PORTAL_STRIDE",
@@ -56,12 +63,25 @@ WQCFG: Final = 0x1000
 WQCFG_STRIDE: Final = 32
 MAX_QUEUES: Final = 128
 BAR0_SIZE: Final = 0x2000
+MSIX_TABLE: Final = 0x2000
+"""From here on lie the tables of interrupt messages, on pages of their own. Whoever can write them can interrupt the
+host, so no guest is given them."""
+MSIX_PBA: Final = 0x3000
+IMS: Final = 0x4000
+IMS_ENTRIES: Final = 256
+"""Interrupt message storage comes in units of 256 entries (GENCAP.max_ims_mult); the device has one unit."""
+INTERRUPT_STRIDE: Final = 16
+"""Bytes of an entry of either table."""
+MESSAGES_SIZE: Final = 0x3000
+"""Bytes of these pages."""
 
 PORTAL_PAGE: Final = 0x1000
 PORTAL_STRIDE: Final = 4 * PORTAL_PAGE
-"""Four pages a queue; the upper two serve interrupts from interrupt message storage and are not modelled apart."""
+"""Four pages a queue: unlimited and limited, then both again."""
 PORTAL_UNLIMITED: Final = 0 * PORTAL_PAGE
 PORTAL_LIMITED: Final = 1 * PORTAL_PAGE
+PORTAL_IMS: Final = 2 * PORTAL_PAGE
+"""What comes through the upper two pages means entries of interrupt message storage by its interrupt handles."""
 
 
 def wqcfg_offset(wq: int, dword: int = 0) -> int:
@@ -73,10 +93,10 @@ def wqcfg_offset(wq: int, dword: int = 0) -> int:
     return WQCFG + wq * WQCFG_STRIDE + 4 * dword
 
 
-def portal_offset(wq: int, limited: bool = False) -> int:
-    """BAR2 offset of a queue's portal page.
+def portal_offset(wq: int, limited: bool = False, *, ims: bool = False) -> int:
+    """BAR2 offset of a queue's portal page; ``ims``: of the one for interrupts from interrupt message storage.
 
-    >>> hex(portal_offset(3)), hex(portal_offset(3, limited=True))
-    ('0xc000', '0xd000')
+    >>> hex(portal_offset(3)), hex(portal_offset(3, limited=True)), hex(portal_offset(3, limited=True, ims=True))
+    ('0xc000', '0xd000', '0xf000')
     """
-    return wq * PORTAL_STRIDE + (PORTAL_LIMITED if limited else PORTAL_UNLIMITED)
+    return wq * PORTAL_STRIDE + (PORTAL_LIMITED if limited else PORTAL_UNLIMITED) + (PORTAL_IMS if ims else 0)

@@ -7,7 +7,10 @@ Rules kept: a queue's configuration can be written only while that queue is disa
 software; with GENCAP.config_en = 0 only PASID, PASID enable and privilege can be written (a mediated device).
 Registers that do not exist read as zero and ignore writes.
 
-Left out: groups and engines (one group, one engine), interrupts and their causes.
+The tables of interrupt messages (:mod:`.interrupts`) lie on pages of their own; a mediated device has none, it uses its
+parent's.
+
+Left out: groups and engines (one group, one engine), causes of interrupts other than completions.
 """
 
 from __future__ import annotations
@@ -16,12 +19,13 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pasidlab.hardware.accelerator import register_map as at
-from pasidlab.hardware.accelerator.commands import Command, CommandError
-from pasidlab.hardware.accelerator.config_space import ConfigSpace
+from pasidlab.hardware.accelerator.commands import INTERRUPT_HANDLES, Command, CommandError
 from pasidlab.hardware.accelerator.enable_rules import QueueCheck, enable_wq_error
 from pasidlab.hardware.accelerator.engine import supported_opcodes
-from pasidlab.hardware.accelerator.register_file import RegisterFile
+from pasidlab.hardware.accelerator.interrupts import CompletionInterrupts
+from pasidlab.hardware.config_space import ConfigSpace, PciIdentity
 from pasidlab.hardware.layouts.dsa import CMD, CMDSTS, GENCAP, GENSTS, MSIX_PERM, OFFSETS, SWERR, WQCAP, WQCFG
+from pasidlab.hardware.register_file import RegisterFile
 from pasidlab.timeline import HARDWARE, Verb
 
 if TYPE_CHECKING:
@@ -29,8 +33,10 @@ if TYPE_CHECKING:
 
     from pasidlab.timeline import Timeline
 
-__all__ = ["AcceleratorRegisters", "QueueSetup"]
+__all__ = ["DSA", "AcceleratorRegisters", "QueueSetup"]
 
+DSA: Final = PciIdentity(0x8086, 0x0B25, 0x088000)
+"""Intel's Data Streaming Accelerator, "other system peripheral"."""
 _MEDIATED: Final = ("pasid", "pasid_en", "priv")
 _CONFIGURABLE: Final = (
     *(
@@ -71,12 +77,17 @@ class AcceleratorRegisters(RegisterFile, ABC):
         configurable: bool = True,
         ats: bool = True,
     ) -> None:
+        super().__init__(timeline, path, altitude)
+        self.config = ConfigSpace(timeline, f"{path}.config", DSA, ats=ats)
+        self.lay_out(setup, configurable)
+
+    def lay_out(self, setup: Sequence[QueueSetup], configurable: bool = True) -> None:
+        """Make the registers of these work queues; once, at construction."""
         if not 1 <= len(setup) <= at.MAX_QUEUES:
             raise ValueError(f"an accelerator must have between 1 and {at.MAX_QUEUES} queues, not {len(setup)}")
-        super().__init__(timeline, path, altitude)
         self.setup = tuple(setup)
         self.configurable = configurable
-        self.config = ConfigSpace(timeline, f"{path}.config", ats=ats)
+        self.interrupts = CompletionInterrupts(self)
         self.power_on()
 
     @property
@@ -93,7 +104,7 @@ class AcceleratorRegisters(RegisterFile, ABC):
         self.set_fields(
             *(at.GENCAP, GENCAP), overlap_copy=1, cmd_cap=1, max_xfer_shift=31, max_batch_shift=10, config_en=config_en
         )
-        self.set_fields(at.GENCAP, GENCAP, block_on_fault=1)
+        self.set_fields(at.GENCAP, GENCAP, block_on_fault=1, max_ims_mult=config_en)
         self.set_fields(at.WQCAP, WQCAP, total_wq_size=sum(queue.size for queue in self.setup), num_wqs=self.num_wqs)
         self.set_fields(
             at.WQCAP, WQCAP, shared_mode=config_en | (False in modes), dedicated_mode=config_en | (True in modes)
@@ -101,9 +112,15 @@ class AcceleratorRegisters(RegisterFile, ABC):
         self.set_fields(at.WQCAP, WQCAP, priority=1, occupancy=1)
         self.put(at.OPCAP, sum(1 << opcode for opcode in supported_opcodes()))
         self.set_fields(at.OFFSETS, OFFSETS, wqcfg=at.WQCFG // at.TABLE_UNIT, msix_perm=at.MSIX_PERM // at.TABLE_UNIT)
-        self.put(at.CMDCAP, sum(1 << command for command in Command))
+        if self.configurable:
+            self.set_fields(at.OFFSETS, OFFSETS, ims=at.IMS // at.TABLE_UNIT)
+        self.put(at.CMDCAP, sum(1 << command for command in self.commands()))
         for wq in range(self.num_wqs):
             self.reset_wqcfg(wq)
+
+    def commands(self) -> tuple[Command, ...]:
+        """What the CMDCAP register lists."""
+        return tuple(command for command in Command if command not in INTERRUPT_HANDLES)
 
     def reset_wqcfg(self, wq: int) -> None:
         """A queue's configuration at its power-on values: disabled, no PASID."""
@@ -168,7 +185,21 @@ class AcceleratorRegisters(RegisterFile, ABC):
         elif 0 <= wq < self.num_wqs:
             self._write_wqcfg(wq, within // 4, value)
         elif 0 <= vector <= self.num_wqs and not half:
-            self.put32(offset, value & ~MSIX_PERM.reserved_mask)
+            self._write_permission(vector, value & ~MSIX_PERM.reserved_mask)
+
+    def _write_permission(self, vector: int, word: int) -> None:
+        """Store an MSI-X permission entry, and say whose interrupt the vector is now."""
+        offset = at.MSIX_PERM + vector * at.MSIX_PERM_STRIDE
+        before = self.interrupts.permission(False, vector)
+        self.put32(offset, word)
+        after = self.interrupts.permission(False, vector)
+        if before != after and before is not None and after is not None:
+            words = ["off" if entry.pasid is None else entry.pasid for entry in (before, after)]
+            facts = {"device": self.path, "vector": vector, "pasid": after.pasid}
+            self.emit(Verb.PROGRAM, f"{self.label} vector {vector} PASID", *words, **facts)
+
+    def signal(self, address: int, data: int) -> None:
+        """Send an interrupt message. Registers alone reach nobody."""
 
     def _write_wqcfg(self, wq: int, dword: int, value: int) -> None:
         mask = _writable(self.configurable, dword)
@@ -201,13 +232,14 @@ class AcceleratorRegisters(RegisterFile, ABC):
         facts = {"device": self.path, "command": name, "operand": operand}
         event = self.emit(Verb.COMMAND, f"{self.label} {name} {operand:#x}", None, None, **facts)
         with self.timeline.because(event):
-            error = CommandError(self._command(command, operand))
-            self.put_words(at.CMDSTS, CMDSTS, CMDSTS.encode(err=error))
+            answer = self._command(command, operand)
+            error = CommandError(CMDSTS["err"].get((answer,)))
+            self.put_words(at.CMDSTS, CMDSTS, CMDSTS.encode(err=error, result=CMDSTS["result"].get((answer,))))
             self.emit(Verb.ANSWER, f"{self.label} {name}", None, error.name, error=error.value, **facts)
 
     @abstractmethod
     def _command(self, command: int, operand: int) -> int:
-        """Carry out a command; returns the error code for the command status register (0: success)."""
+        """Carry out a command; returns error code (0: success) and result as the command status register has them."""
 
     def check_enable_device(self) -> CommandError:
         """What ENABLE_DEVICE would answer."""

@@ -10,7 +10,7 @@ from pasidlab.hardware.cpu.pasid_translation import (
     translate_pasid,
 )
 from pasidlab.hardware.cpu.processor import IA32_PASID, Cpu
-from pasidlab.hardware.cpu.vmcs import PASID_TRANSLATION, ExitReason, Resume, Vmcs, VmcsField, VmxHost
+from pasidlab.hardware.cpu.vmcs import PASID_TRANSLATION, ExitReason, Resume, Vmcs, VmcsField, VmEntryBlocked, VmxHost
 
 __all__ = [
     "IA32_PASID",
@@ -26,6 +26,7 @@ __all__ = [
     "PasidIndex",
     "PasidTranslation",
     "Resume",
+    "VmEntryBlocked",
     "Vmcs",
     "VmcsField",
     "VmxHost",

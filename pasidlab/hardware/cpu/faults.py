@@ -23,6 +23,7 @@ class GpReason(Enum):
     SOURCE_RESERVED_SUPERVISOR = "bits 30:20 of the source of ENQCMDS must be zero"
     ALIGNMENT = "the destination must be 64-byte aligned"
     PRIVILEGE = "the instruction needs privilege level 0"
+    INJECTED = "the hypervisor injected it"
 
 
 class GeneralProtection(Exception):

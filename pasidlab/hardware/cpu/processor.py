@@ -10,6 +10,11 @@ a VM exit. In which order the #GP conditions of one instruction are checked is n
 #GP(0), so that software cannot see it. The order here is alignment, IA32_PASID, source; for ENQCMDS privilege level
 first.
 
+A guest's store to a page that its hypervisor has unmapped exits before anything is translated (an EPT violation), and
+the hypervisor carries it out: it sees the PASID that the guest's instruction sends. UNVERIFIED: this order; the exit is
+told by whoever emulates the page. While a hypervisor keeps a vCPU out of the guest (:attr:`.Vmcs.entry_blocked`) no
+instruction of the guest is executed; trying one here raises :class:`VmEntryBlocked`.
+
 Left out: all other instructions, #UD on a processor without ENQCMD (CPUID.7.0:ECX[29]), the load of the source (it may
 raise #PF), caches, MOVDIR64B to ordinary memory.
 
@@ -22,7 +27,7 @@ from typing import TYPE_CHECKING, Final, Never
 
 from pasidlab.errors import BusError
 from pasidlab.hardware.cpu.faults import GeneralProtection, GpReason
-from pasidlab.hardware.cpu.vmcs import ExitReason, Resume, Vmcs
+from pasidlab.hardware.cpu.vmcs import ExitReason, Resume, Vmcs, VmEntryBlocked
 from pasidlab.hardware.layouts.cpu import ENQCMD_COMMAND, IA32_PASID_MSR
 from pasidlab.timeline import HARDWARE, Actor, Verb
 
@@ -113,6 +118,7 @@ class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf"
         cannot tell. #GP: ``destination`` is not a multiple of 64, IA32_PASID is not valid, or bits 31:0 of the 64-byte
         ``source`` are not zero.
         """
+        self._enter("ENQCMD")
         words = ENQCMD_COMMAND.from_bytes(source)
         self._check_destination("ENQCMD", destination)
         msr = (self.ia32_pasid,)
@@ -129,6 +135,7 @@ class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf"
 
         #GP: the privilege level is not 0, ``destination`` is not a multiple of 64, or bits 30:20 of ``source`` are set.
         """
+        self._enter("ENQCMDS")
         words = ENQCMD_COMMAND.from_bytes(source)
         if cpl:
             self._fault("ENQCMDS", GpReason.PRIVILEGE)
@@ -139,6 +146,7 @@ class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf"
 
     def movdir64b(self, mmio: AddressMap, destination: int, source: bytes) -> None:
         """MOVDIR64B: a posted 64-byte store. Nothing in it is translated, nothing comes back."""
+        self._enter("MOVDIR64B")
         words = ENQCMD_COMMAND.from_bytes(source)
         self._check_destination("MOVDIR64B", destination)
         event = self.emit(Verb.MOVDIR64B, f"{destination:#x}", cpu=self.path, destination=destination)
@@ -158,7 +166,7 @@ class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf"
             Verb.ENQCMD, f"{instruction} {destination:#x}", cpu=self.path, destination=destination, pasid=pasid
         )
         with self.timeline.because(event):
-            host_pasid = self._outgoing_pasid(reason, pasid)
+            host_pasid = self._outgoing_pasid(reason, pasid, mmio.intercepts(destination))
             if host_pasid is not None:
                 data = ENQCMD_COMMAND.to_bytes(ENQCMD_COMMAND.change(command, PASID=host_pasid))
                 self._report(accepted=self._send(mmio, destination, data))
@@ -177,10 +185,10 @@ class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf"
             self.emit(Verb.RETRY, str(error), cpu=self.path, destination=destination)
             return False
 
-    def _outgoing_pasid(self, reason: ExitReason, pasid: int) -> int | None:
+    def _outgoing_pasid(self, reason: ExitReason, pasid: int, intercepted: bool) -> int | None:
         """The PASID that leaves the processor, or ``None`` when the hypervisor has emulated the instruction."""
         vmcs = self.vmcs
-        if vmcs is None or not vmcs.translates_pasids:
+        if vmcs is None or not vmcs.translates_pasids or intercepted:
             return pasid
         for _ in range(_EXITS_PER_INSTRUCTION):
             translation = vmcs.translate(pasid)
@@ -194,13 +202,22 @@ class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf"
             if vmcs.host is None:
                 raise RuntimeError(f"{vmcs.path} must have a host to get VM exits, not none")
             with self.timeline.because(event):
-                if vmcs.host.vm_exit(self, reason, translation) is Resume.SKIP:
-                    return None
+                resume = vmcs.host.vm_exit(self, reason, translation)
+            if resume is Resume.SKIP:
+                return None
+            if resume is Resume.FAULT:
+                self._fault("ENQCMD" if reason is ExitReason.ENQCMD_PASID_TRANSLATION else "ENQCMDS", GpReason.INJECTED)
         raise RuntimeError(f"an instruction must stop exiting within {_EXITS_PER_INSTRUCTION} VM exits, and did not")
 
     # --- checks -------------------------------------------------------------------------------------------------
 
+    def _enter(self, instruction: str) -> None:
+        """The guest is to execute an instruction: not while it is kept out."""
+        if self.vmcs is not None and self.vmcs.entry_blocked:
+            raise VmEntryBlocked(self.path, instruction)
+
     def _check_msr(self, instruction: str, number: int, cpl: int) -> None:
+        self._enter(instruction)
         if cpl:
             self._fault(instruction, GpReason.PRIVILEGE)
         if number != IA32_PASID:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pasidlab.hardware.cpu.processor import Cpu
     from pasidlab.timeline import Timeline
 
-__all__ = ["PASID_TRANSLATION", "ExitReason", "Resume", "Vmcs", "VmcsField", "VmxHost"]
+__all__ = ["PASID_TRANSLATION", "ExitReason", "Resume", "VmEntryBlocked", "Vmcs", "VmcsField", "VmxHost"]
 
 PASID_TRANSLATION: Final = 1 << 21
 """The bit of the secondary processor-based controls that switches PASID translation on."""
@@ -52,6 +52,8 @@ class Resume(Enum):
     """The hypervisor has emulated the instruction: the guest sees the flags that it left (``cpu.zf``)."""
     RETRY = "at the instruction"
     """The guest executes the same instruction again, for instance because a table was repaired."""
+    FAULT = "with #GP"
+    """The guest gets a general protection fault from this instruction."""
 
 
 class VmxHost(Protocol):
@@ -63,8 +65,24 @@ class VmxHost(Protocol):
         """Handle an exit; may set ``cpu.zf`` and change tables, and says where the guest goes on."""
 
 
-class Vmcs(Part):
+class VmEntryBlocked(RuntimeError):
+    """A guest's instruction was tried while its hypervisor keeps the vCPU out of the guest. It has changed nothing.
+
+    No guest can bring this about: its instructions run when no handler of the host does.
+
+    >>> str(VmEntryBlocked("vm1.vcpu0", "ENQCMD"))
+    'vm1.vcpu0 must be let into the guest before ENQCMD: its hypervisor keeps it out'
+    """
+
+    def __init__(self, cpu: str, instruction: str) -> None:
+        super().__init__(f"{cpu} must be let into the guest before {instruction}: its hypervisor keeps it out")
+
+
+class Vmcs(Part, state=("entry_blocked",)):
     """One vCPU's control structure; ``memory`` is host-physical, ``host`` gets the VM exits.
+
+    ``entry_blocked`` is no field of the real structure: a request to the vCPU, which its hypervisor looks at before
+    each VM entry.
 
     >>> from pasidlab.hardware.memory import PhysicalMemory
     >>> from pasidlab.timeline import Timeline
@@ -79,11 +97,14 @@ class Vmcs(Part):
     (True, '0x1000')
     """
 
+    entry_blocked: bool
+
     def __init__(self, timeline: Timeline, path: str, memory: Memory, host: VmxHost | None = None) -> None:
         super().__init__(timeline, path)
         self.memory = memory
         self.host = host
         self.fields = Table[int, int](timeline, f"{path}.fields")
+        self.entry_blocked = False
 
     def vmread(self, encoding: int) -> int:
         """The field's value; an odd encoding is the high half of the 64-bit field before it."""

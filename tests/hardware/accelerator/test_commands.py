@@ -3,8 +3,8 @@
 import pytest
 
 from pasidlab.hardware.accelerator import Command, CommandError, Descriptor, Opcode, queue_bitmap
-from pasidlab.hardware.accelerator.config_space import COMMAND, PASID_CAPABILITY
 from pasidlab.hardware.accelerator.register_map import CMD, CMDSTS
+from pasidlab.hardware.config_space import COMMAND, PASID_CAPABILITY
 from pasidlab.timeline import Verb
 
 SHARED, DEDICATED = 0, 1

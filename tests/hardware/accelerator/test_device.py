@@ -206,5 +206,5 @@ def test_two_devices_with_the_same_history_are_equal(make_bench):
 def test_the_repr_names_the_device(bench):
     """People see which device they hold."""
     assert isinstance(bench.device, Accelerator)
-    assert repr(bench.device) == "<Accelerator dsa0>"
+    assert repr(bench.device) == "<Accelerator dsa0 at 6a:00.0>"
     assert repr(bench.device.portals) == "<Portals dsa0.portals>"

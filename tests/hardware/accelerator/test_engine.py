@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pasidlab.hardware.accelerator import CompletionStatus, Descriptor, Flag, Opcode
-from pasidlab.hardware.accelerator.config_space import PASID_CAPABILITY
 from pasidlab.hardware.accelerator.operations import pieces
 from pasidlab.hardware.accelerator.register_map import GENCAP
+from pasidlab.hardware.config_space import PASID_CAPABILITY
 from pasidlab.hardware.layouts import dsa
 
 PASID = 5
@@ -149,7 +149,11 @@ def test_a_backward_copy_counts_from_the_end(bench):
     ("fields", "status"),
     [
         ({"opcode": 0x77}, CompletionStatus.BAD_OPCODE),
-        ({"opcode": Opcode.BATCH}, CompletionStatus.BAD_OPCODE),
+        ({"opcode": Opcode.DRAIN}, CompletionStatus.BAD_OPCODE),
+        ({"opcode": Opcode.BATCH, "src": 0x1020, "size": 2}, CompletionStatus.DESCLIST_ALIGN),
+        ({"opcode": Opcode.BATCH, "src": 0x1000, "size": 1}, CompletionStatus.DESC_CNT_ERANGE),
+        ({"opcode": Opcode.BATCH, "src": 0x1000, "size": 33}, CompletionStatus.DESC_CNT_ERANGE),
+        ({"opcode": Opcode.BATCH, "src": 0x1000, "size": 0}, CompletionStatus.DESC_CNT_ERANGE),
         ({"opcode": Opcode.NOOP, "rsvd": 1}, CompletionStatus.NOZERO_RESERVE),
         ({"opcode": Opcode.MEMMOVE, "size": 0}, CompletionStatus.XFER_ERANGE),
         ({"opcode": Opcode.MEMMOVE, "size": (1 << 21) + 1}, CompletionStatus.XFER_ERANGE),

@@ -6,10 +6,11 @@ import pytest
 
 from pasidlab.hardware.accelerator import Accelerator, Command, CommandError, Completion, CompletionStatus, Flag
 from pasidlab.hardware.accelerator.commands import command_word, queue_bitmap
-from pasidlab.hardware.accelerator.config_space import ATS_CAPABILITY, PRI_CAPABILITY
 from pasidlab.hardware.accelerator.descriptor import Descriptor, Opcode
-from pasidlab.hardware.accelerator.page_waits import NOT_READY, PageWaits, WaitingWork
+from pasidlab.hardware.accelerator.page_waits import NOT_READY, PATIENCE, PageWaits, WaitingWork
+from pasidlab.hardware.accelerator.progress import Progress
 from pasidlab.hardware.accelerator.register_map import CMD, CMDSTS, portal_offset, wqcfg_offset
+from pasidlab.hardware.config_space import ATS_CAPABILITY, PRI_CAPABILITY
 from pasidlab.hardware.fabric import Fabric
 from pasidlab.hardware.iommu.contract import Walk
 from pasidlab.hardware.layouts.dsa import WQCFG
@@ -94,8 +95,8 @@ class Bench:
         data = work._replace(pasid=pasid).to_bytes()
         before = {action.number for action in self.agenda.actions()}
         assert self.device.portals.enqueue64(portal_offset(SHARED), data)
-        (new,) = {action.number for action in self.agenda.actions()} - before
-        self.agenda.run(new)
+        while new := {action.number for action in self.agenda.actions()} - before:
+            self.agenda.run(min(new))
         return record
 
     def status(self, record):
@@ -129,7 +130,7 @@ def bench():
 def waiting(pasid=PASID, **changes):
     """Some work."""
     request = DmaRequest(RID, 0x1000, Access.READ, pasid)
-    return WaitingWork(SHARED, b"data", 0, request)._replace(**changes)
+    return WaitingWork(Progress(SHARED, b"data"), request)._replace(**changes)
 
 
 def test_the_lowest_free_index_names_a_group():
@@ -207,8 +208,7 @@ def test_a_success_lets_the_descriptor_go_on_where_it_was(bench):
     for page in (4, 5):
         bench.unit.pages.add(page)
         bench.answer()
-        (action,) = bench.agenda.actions()
-        bench.agenda.run(action.number)
+        bench.agenda.run_all()
     assert [request.address >> 12 for request in bench.unit.asked] == [4, 5]
     assert bench.status(record) is CompletionStatus.SUCCESS
     assert [bench.memory.load(page << 12) for page in (3, 4, 5)] == [0, 0x5555, 0x5555]
@@ -425,3 +425,100 @@ def test_work_that_is_ready_is_marked_by_its_action(bench):
     bench.answer()
     (action,) = bench.agenda.actions()
     assert bench.device.waits.groups[0].action == action.number
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+LIST = 0x20000
+
+
+def batch(bench, *pages, block=True, list_blocks=False, there=True):
+    """Submit fills of these pages as a batch; returns the places of their records, and of the batch's own last."""
+    flags = Flag.CRAV | Flag.RCR
+    records = [RECORD + 32 * number for number in range(len(pages) + 1)]
+    fill = Descriptor(Opcode.MEMFILL, src=0x5555, size=8, flags=flags | Flag.BOF if block else flags)
+    children = [
+        fill._replace(dst=page << 12, completion_addr=record) for page, record in zip(pages, records, strict=False)
+    ]
+    bench.memory.write(LIST, b"".join(child.to_bytes() for child in children))
+    bench.unit.pages |= {LIST >> 12} if there else set()
+    own = Descriptor(Opcode.BATCH, src=LIST, size=len(pages), completion_addr=records[-1], pasid=PASID)
+    own = own._replace(flags=flags | Flag.BOF if list_blocks else flags)
+    assert bench.device.portals.enqueue64(portal_offset(SHARED), own.to_bytes())
+    bench.agenda.run_all()
+    return records
+
+
+def test_a_batch_waits_where_one_of_its_descriptors_does_and_goes_on_there(bench):
+    """Those behind it wait as well; nothing is done twice."""
+    bench.unit.pages |= {3, 5}
+    records = batch(bench, 3, 4, 5)
+    assert [request.address >> 12 for request in bench.unit.asked] == [4]
+    assert [bench.status(record).name for record in records] == ["SUCCESS", "NONE", "NONE", "NONE"]
+    assert [(work.opcode, done) for _, work, done in bench.device.in_flight()] == [(Opcode.BATCH, 1)]
+    bench.memory.store(3 << 12, 0)
+    bench.unit.pages.add(4)
+    bench.answer()
+    bench.agenda.run_all()
+    assert [bench.status(record).name for record in records] == ["SUCCESS"] * 4
+    assert [bench.memory.load(page << 12) for page in (3, 4, 5)] == [0, 0x5555, 0x5555]
+
+
+@pytest.mark.parametrize("code", [INVALID, FAILURE])
+def test_a_page_that_will_not_come_fails_its_descriptor_and_the_batch_goes_on(bench, code):
+    """PAGE_FAULT_IR for the one, BATCH_FAIL for the batch."""
+    bench.unit.pages.add(3)
+    records = batch(bench, 4, 3)
+    bench.answer(code=code)
+    bench.agenda.run_all()
+    assert [bench.status(record).name for record in records] == ["PAGE_FAULT_IR", "SUCCESS", "BATCH_FAIL"]
+
+
+def test_the_flag_of_each_descriptor_decides(bench):
+    """Without BOF it ends with its page fault, whatever the batch says."""
+    bench.unit.pages.add(3)
+    records = batch(bench, 4, 3, block=False, list_blocks=True)
+    assert bench.unit.asked == []
+    assert [bench.status(record).name for record in records] == ["PAGE_FAULT_NOBOF", "SUCCESS", "BATCH_FAIL"]
+
+
+def test_a_list_that_is_not_there_can_be_waited_for(bench):
+    """With BOF on the batch: one request, for reading."""
+    bench.unit.pages |= {3, 4}
+    records = batch(bench, 3, 4, list_blocks=True, there=False)
+    (asked,) = bench.unit.asked
+    assert (asked.address, asked.read, asked.write) == (LIST, True, False)
+    bench.unit.pages.add(LIST >> 12)
+    bench.answer()
+    bench.agenda.run_all()
+    assert [bench.status(record).name for record in records] == ["SUCCESS"] * 3
+
+
+def test_a_list_that_will_not_come_ends_the_batch(bench):
+    """BATCH_PAGE_FAULT, with the address and no descriptor done."""
+    records = batch(bench, 3, 4, list_blocks=True, there=False)
+    bench.answer(code=INVALID)
+    bench.agenda.run_all()
+    own = Completion.from_bytes(bench.memory.read(records[-1], 32))
+    assert own == (CompletionStatus.BATCH_PAGE_FAULT, 0, 0, LIST, 0)
+
+
+def test_a_batch_asks_for_one_page_no_more_often_than_a_copy(bench):
+    """After PATIENCE answers without a page its descriptor fails."""
+    bench.unit.pages.add(3)
+    records = batch(bench, 4, 3)
+    for _ in range(PATIENCE):
+        bench.answer()
+        bench.agenda.run_all()
+    assert len(bench.unit.asked) == PATIENCE
+    assert [bench.status(record).name for record in records] == ["PAGE_FAULT_IR", "SUCCESS", "BATCH_FAIL"]
+
+
+@pytest.mark.parametrize(("how", "status"), [("drain", "SUCCESS"), ("abort", "NONE")])
+def test_a_batch_that_waits_is_drained_or_dropped_as_a_whole(bench, how, status):
+    """Draining lets the server bring the page; after an abort no record is written."""
+    records = batch(bench, 4, 5)
+    Server(bench)
+    assert getattr(bench.device, how)(pasid=PASID) == 1
+    assert {bench.status(record).name for record in records} == {status}
+    assert bench.device.held() == []

@@ -48,7 +48,7 @@ def test_a_driver_finds_the_queue_table_through_the_offsets_register(bench):
     assert offsets["msix_perm"] * 0x100 == MSIX_PERM
     assert device.mmio_read(VERSION, 4) == 0x100
     assert dsa.GENCAP.decode((device.mmio_read(GENCAP),))["config_en"] == 1
-    assert device.mmio_read(OPCAP) == 1 << 0 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 9
+    assert device.mmio_read(OPCAP) == 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 9
     assert device.mmio_read(CMDCAP, 4) == 0b1_1111_1111_1110
 
 

@@ -12,10 +12,13 @@ LATER = ("smmu_", "arm_", "amd_")
 """Structures of the units that the model does not have yet."""
 OWN = {
     *("vtd_ver_reg", "vtd_gcmd_reg", "vtd_gsts_reg", "vtd_ccmd_reg", "vtd_event_control_reg", "vtd_ics_reg"),
-    *("vtd_prs_reg", "dsa_gensts", "dsa_offsets"),
+    *("vtd_prs_reg", "dsa_gensts", "dsa_offsets", "dsa_ims_entry", "msix_entry"),
 }
 """Layouts that the facts describe in words or not at all."""
-MORE = {"dsa_wqcfg": {"occupancy_inth", "occupancy_table_sel", "occupancy_int", "mode_support"}}
+MORE = {
+    "dsa_wqcfg": {"occupancy_inth", "occupancy_table_sel", "occupancy_int", "mode_support"},
+    "dsa_hw_desc": {"int_table"},
+}
 """Fields that are declared beyond those of the facts."""
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)

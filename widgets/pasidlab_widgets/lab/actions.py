@@ -12,6 +12,8 @@ from pasidlab.handles import PhysicalFunction
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.timeline import HOST
 from pasidlab.views.numbers import counted
+from pasidlab.views.wire import ambiguities, wire_lines
+from pasidlab.virt.policies import POLICIES
 from pasidlab_widgets.lab.choices import app_of, device_of
 from pasidlab_widgets.lab.explain import copy_stopped
 from pasidlab_widgets.lab.message import Message, say
@@ -59,15 +61,15 @@ def check(machine: Machine) -> Message:
     return say("check-broken", "broken", count=len(report.violations), s=_s(len(report.violations)), where=where)
 
 
-def run(machine: Machine, everything: bool) -> Message:
-    """Carry out waiting work: the oldest piece, or all."""
-    done = machine.run() if everything else machine.run(machine.pending[0].number)
+def run(machine: Machine, everything: bool, number: str = "") -> Message:
+    """Carry out waiting work: the piece of this number (default: the oldest one), or all."""
+    done = machine.run() if everything else machine.run(int(number) if number else machine.pending[0].number)
     return say("run", count=done, s=_s(done), left=len(machine.pending))
 
 
-def create_vm(machine: Machine, name: str, quota: int) -> Message:
-    """Create a VM."""
-    vm = machine.create_vm(name, quota=quota)
+def create_vm(machine: Machine, name: str, quota: int, policy: str = "") -> Message:
+    """Create a VM; without ``policy`` its first device decides whose numbers its guest sees."""
+    vm = machine.create_vm(name, quota=quota, policy=policy) if policy else machine.create_vm(name, quota=quota)
     return say(f"create-vm-{machine.quota_policy}", vm=vm.name, quota=quota)
 
 
@@ -89,7 +91,7 @@ def set_quota(machine: Machine, name: str, quota: int) -> Message:
 
 def assign_adi(machine: Machine, device: str, vm: str, queue: str) -> Message:
     """Give an interface on a queue of ``device`` to a VM."""
-    parent = machine.accelerators[device].path
+    parent = machine.functions[device].path
     adi = machine.assign_adi(PhysicalFunction(machine, device), machine.vm(vm), queue=queue)
     pasid = machine.vm(vm).vmm.container.domain.default_pasid
     return say("assign-adi", device=adi.name, vm=vm, queue=queue, parent=parent, pasid=pasid)
@@ -98,7 +100,9 @@ def assign_adi(machine: Machine, device: str, vm: str, queue: str) -> Message:
 def assign_pf(machine: Machine, device: str, vm: str) -> Message:
     """Give a whole function to a VM."""
     machine.assign_pf(PhysicalFunction(machine, device), machine.vm(vm))
-    return say("assign-pf", device=device, vm=vm)
+    policy = machine.vm(vm).vmm.policy
+    own = policy is not None and POLICIES[policy].own_numbers
+    return say("assign-pf-own" if own else "assign-pf", device=device, vm=vm)
 
 
 def crash(machine: Machine, name: str) -> Message:
@@ -122,7 +126,14 @@ def bind(machine: Machine, process: str, device: str) -> Message:
     if app.altitude == HOST:
         return say("bind-host", process=app.name, pasid=pasid)
     host = machine.vm(app.altitude).pasids.get(pasid)
-    return say("bind-guest", process=app.name, where=app.altitude, pasid=pasid, host=host)
+    facts: dict[str, object] = {"process": app.name, "where": app.altitude, "pasid": pasid, "host": host}
+    if host is None:
+        return say("bind-unbacked", **facts)
+    line = next((one for one in wire_lines(machine, app) if one.device == device), None)
+    if line is None or machine.kernel.svm.number_on(line.rid, host) == host:
+        return say("bind-guest", **facts)
+    said = say("bind-own", device=device, wire=line.wire, **facts)
+    return said.also(*ambiguities(machine, app, [line]))
 
 
 def free_early(machine: Machine, process: str) -> Message:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pasidlab.machine import Machine
 
 __all__ = [
+    "accelerators",
     "allowance",
     "app_of",
     "apps",
@@ -27,26 +28,60 @@ __all__ = [
     "openable",
     "places",
     "processes",
+    "queues",
+    "traps",
     "vms",
+    "work",
 ]
 
 Option = tuple[str, str]
+_MOST_WORK = 16
+"""Pieces of waiting work in a menu."""
 _MOST = 100
 """IOASIDs in a menu; any other is chosen by clicking it, or in Python."""
 
 
 def devices(machine: Machine) -> list[Option]:
-    """The accelerators, and to whom they are assigned as a whole.
+    """The devices, and to whom they are assigned as a whole.
 
     >>> from pasidlab import Machine
     >>> m = Machine(); _ = m.plug_accelerator("dsa0"); devices(m)
     [('dsa0', 'dsa0')]
     """
     found = []
-    for name in machine.accelerators.keys():
+    for name in machine.functions.keys():
         owner = next((vm.name for vm in machine.vms if name in vm.vmm.functions), None)
         found.append((f"{name} (with {owner})" if owner else name, name))
     return found
+
+
+def accelerators(machine: Machine) -> list[Option]:
+    """The devices that have work queues."""
+    return [option for option in devices(machine) if option[1] in machine.accelerators]
+
+
+def queues(machine: Machine, device: str) -> list[Option]:
+    """The work queues of an accelerator, by number.
+
+    >>> from pasidlab import Machine
+    >>> m = Machine(); _ = m.plug_accelerator("dsa0"); queues(m, "dsa0")[1:3]
+    [('wq1 shared', '1'), ('wq2 dedicated', '2')]
+    """
+    hardware = machine.accelerators.get(device)
+    if hardware is None:
+        return []
+    modes = ("shared", "dedicated")
+    return [(f"wq{wq} {modes[hardware.wq_field(wq, 'mode')]}", str(wq)) for wq in range(hardware.num_wqs)]
+
+
+def work(machine: Machine) -> list[Option]:
+    """What could happen next, oldest first; of very much the beginning."""
+    return [(f"{action.number}: {action.label}", str(action.number)) for action in machine.pending[:_MOST_WORK]]
+
+
+def traps(machine: Machine) -> list[Option]:
+    """The traps that wait, oldest first."""
+    return [(f"{one.number}: {one.trap}", str(one.number)) for one in machine.traps]
 
 
 def vms(machine: Machine) -> list[Option]:
@@ -99,7 +134,7 @@ def openable(machine: Machine, key: str) -> list[Option]:
     if where != HOST:
         return [(device.name, device.name) for device in machine.vm(where).devices]
     given = {name for vm in machine.vms for name in vm.vmm.functions}
-    return [(name, name) for name in machine.accelerators.keys() if name not in given]
+    return [(name, name) for name in machine.functions.keys() if name not in given]
 
 
 def device_of(machine: Machine, app: App, name: str) -> AssignedDevice | PhysicalFunction:
@@ -109,8 +144,8 @@ def device_of(machine: Machine, app: App, name: str) -> AssignedDevice | Physica
 
 def bound(app: App, device: str) -> bool:
     """Whether a process has a device open."""
-    driver = app.kernel.accelerators.get(device)
-    return driver is not None and driver.queue_of(app.process) is not None
+    driver = app.kernel.drivers.get(device)
+    return driver is not None and driver.channel_of(app.process) is not None
 
 
 def ioasids(machine: Machine, chosen: int | None = None) -> list[Option]:

@@ -165,7 +165,7 @@ class EntryPane:
     def draw(self, machine: Machine) -> None:
         """Show the present step; mark the fields and bits that changed."""
         self._machine = machine
-        known = self._chosen is not None and self._chosen[0] in machine.accelerators
+        known = self._chosen is not None and self._chosen[0] in machine.functions
         self._structure.show(entry_bits(machine, *self._chosen) if self._chosen is not None and known else None)
 
     def forget(self) -> None:

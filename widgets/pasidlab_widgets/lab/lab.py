@@ -19,6 +19,7 @@ from pasidlab_widgets.lab.caches import CachesPane
 from pasidlab_widgets.lab.controls import Button
 from pasidlab_widgets.lab.entries import EntryPane, TablePane
 from pasidlab_widgets.lab.explain import refused, refused_before
+from pasidlab_widgets.lab.hypervisor import HypervisorPane
 from pasidlab_widgets.lab.ioasids import IoasidsPane, KeepersPane, chains_pane, ioasid_of, life_pane
 from pasidlab_widgets.lab.memory import MemoryPane
 from pasidlab_widgets.lab.message import Message, MessageBox, say
@@ -31,14 +32,17 @@ from pasidlab_widgets.lab.script import LinesPane
 from pasidlab_widgets.lab.start import calls_since, ready_machine
 from pasidlab_widgets.lab.still import still_html, still_text
 from pasidlab_widgets.lab.surface import Surface
+from pasidlab_widgets.lab.trap_actions import trapped
 from pasidlab_widgets.lab.travel import TravelBar
 from pasidlab_widgets.lab.watch import Watch
+from pasidlab_widgets.lab.wire import QueuePane, WirePane
 from pasidlab_widgets.lab.words import APIS
 
 __all__ = ["Lab"]
 
 _ABOVE, _BELOW = "clamp(320px, 34cqi, 440px)", "clamp(280px, 26cqi, 340px)"
 _INNER = "clamp(286px, 32cqi, 406px)"
+_LIST = "clamp(150px, 16cqi, 220px)"
 _WALK = "clamp(380px, 42cqi, 500px)"
 
 
@@ -71,6 +75,9 @@ class Lab(w.VBox):
         self._table = TablePane(_ABOVE, self._errors.guard, self._pick_entry, self.open_memory)
         self._probe = ProbePane(_WALK, self._errors.guard, self._box.show, self.open_memory)
         self._memory = MemoryPane(_BELOW, self._errors.guard, self._box.show)
+        self._wire = WirePane(_ABOVE, self._errors.guard)
+        self._queue = QueuePane(_ABOVE, self._errors.guard, self._run_chosen)
+        self._hypervisor = HypervisorPane(_LIST, self._errors.guard, self.act)
         self._keepers = KeepersPane(_INNER, self._errors.guard, self.pick_ioasid)
         self._life, mapping, self._holders = life_pane(_INNER), mapping_pane(_ABOVE), HoldersPane(_BELOW)
         space, allowed = SpacePane(self._surface, self.pick_ioasid), AdministratorsPane(_INNER)
@@ -78,7 +85,19 @@ class Lab(w.VBox):
         for shown in (self._life.view, mapping.view, self._holders.view):
             shown.on_pick(self._pick_if_ioasid)
         self._stacks = (
-            Stack([map_pane(_ABOVE), mapping, self._table, ioasids, self._probe], self._errors.guard),
+            Stack(
+                [
+                    map_pane(_ABOVE),
+                    mapping,
+                    self._table,
+                    ioasids,
+                    self._probe,
+                    self._wire,
+                    self._queue,
+                    self._hypervisor,
+                ],
+                self._errors.guard,
+            ),
             Stack(
                 [
                     FlowPane(_BELOW, self._travel_to),
@@ -208,7 +227,8 @@ class Lab(w.VBox):
         try:
             message = call(self.machine)
         except KernelError as error:
-            message = refused(error, behind=refused_before(self.machine, first, error))
+            waits = trapped(self.machine) if error.name == "EINPROGRESS" else None
+            message = waits or refused(error, behind=refused_before(self.machine, first, error))
         except Exception as error:
             self._errors.add(error)
             message = Message("broken", f"{type(error).__name__}: {error}")
@@ -284,13 +304,15 @@ class Lab(w.VBox):
 
     def _refresh(self) -> None:
         self._refresh_controls()
-        self._travel.show(self.machine.timeline)
+        self._travel.show(self.machine.timeline, waits=self.machine.trap_now is not None)
         for stack in self._stacks:
             stack.refresh(self.machine)
 
     def _refresh_controls(self) -> None:
         for panel in self._panels:
             panel.refresh(self.machine)
+        self._queue.refresh(self.machine)
+        self._hypervisor.refresh(self.machine)
         self._surface.tell(self._buttons)
 
     @property
@@ -298,9 +320,13 @@ class Lab(w.VBox):
         return {name: button for panel in self._controls for name, button in panel.buttons.items()}
 
     @property
-    def _controls(self) -> tuple[Panel | ProbePane | MemoryPane, ...]:
+    def _controls(self) -> tuple[Panel | ProbePane | MemoryPane | WirePane | QueuePane | HypervisorPane, ...]:
         """Whatever has buttons, menus and fields."""
-        return *self._panels, self._probe, self._memory
+        return *self._panels, self._probe, self._memory, self._wire, self._queue, self._hypervisor
+
+    def _run_chosen(self) -> None:
+        """The button "Run next" of the pane of queues: that of the control panel."""
+        self._buttons["run-next"].widget.click()
 
     def _noticed(self) -> None:
         """Something happened in a cell."""

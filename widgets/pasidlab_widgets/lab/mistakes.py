@@ -79,7 +79,7 @@ def _unbound(machine: Machine) -> Iterator[tuple[App, str]]:
     """Processes without a PASID, each with a device that it could open."""
     for app in apps(machine):
         if app.pasid is None:
-            for _, name in openable(machine, f"{app.altitude}/{app.name}")[:1]:
+            for _, name in openable(machine, f"{app.altitude}/{app.name}"):
                 yield app, name
 
 
@@ -155,7 +155,7 @@ def _unbind(machine: Machine) -> Stage | None:
 
 
 def _dma(machine: Machine) -> Stage | None:
-    for name in machine.accelerators.keys():
+    for name in machine.functions.keys():
         pasid = _unbound_pasid(machine, name)
         facts: dict[str, object] = {"device": name, "pasid": pasid}
         return Stage(facts, partial(machine.dma, PhysicalFunction(machine, name), pasid, 0x1000))
@@ -174,8 +174,8 @@ def _unbound_pasid(machine: Machine, device: str) -> int:
 
 def _enqcmd(machine: Machine) -> Stage | None:
     for app, name in _unbound(machine):
-        driver = app.kernel.accelerators[name]
-        if any(not queue.dedicated for queue in driver.queues.values()):
+        driver = app.kernel.accelerators.get(name)
+        if driver is not None and any(not queue.dedicated for queue in driver.queues.values()):
             facts: dict[str, object] = {"process": app.name, "device": name}
             return Stage(facts, partial(app.copy, device_of(machine, app, name), 0x1000, 0x2000, 8))
     return None
@@ -183,8 +183,9 @@ def _enqcmd(machine: Machine) -> Stage | None:
 
 def _page(machine: Machine) -> Stage | None:
     for app, name in _bound(machine):
-        facts: dict[str, object] = {"process": app.name, "address": f"{_UNMAPPED:#x}"}
-        return Stage(facts, partial(_copy_nowhere, machine, app, name))
+        if name in app.kernel.accelerators:
+            facts: dict[str, object] = {"process": app.name, "address": f"{_UNMAPPED:#x}"}
+            return Stage(facts, partial(_copy_nowhere, machine, app, name))
     return None
 
 

@@ -17,6 +17,7 @@ from pasidlab.machine import PASID_APIS
 from pasidlab.timeline import HOST
 from pasidlab_widgets.lab import actions, choices
 from pasidlab_widgets.lab.controls import Button, Menu, number, text
+from pasidlab_widgets.lab.hypervisor_words import NUMBERS
 from pasidlab_widgets.lab.message import Message
 from pasidlab_widgets.lab.mistake_words import MISTAKES
 from pasidlab_widgets.lab.mistakes import attempt, description, stage_of
@@ -84,7 +85,7 @@ class MachinePanel(Panel):
         name = self._field("device-name", text("device-name", "dsa1"))
         self._waiting = w.HTML()
         self.asked = False
-        policy, api = self._menu("policy"), self._menu("api")
+        policy, api, work = self._menu("policy"), self._menu("api"), self._menu("work")
         self.menus["policy"].offer([(POLICIES[key], key) for key in QUOTA_POLICIES])
         self.menus["api"].offer([(APIS[key], key) for key in PASID_APIS])
         again = Button("new-machine", lambda: renew(self.menus["policy"].value, self.menus["api"].value))
@@ -94,9 +95,10 @@ class MachinePanel(Panel):
             (name, self._button("plug", lambda m: actions.plug(m, name.value))),
             (
                 self._button("check", actions.check),
-                self._button("run-next", lambda m: actions.run(m, everything=False)),
+                self._button("run-next", lambda m: actions.run(m, everything=False, number=self.menus["work"].value)),
                 self._button("run-all", lambda m: actions.run(m, everything=True)),
             ),
+            work,
             self._waiting,
             policy,
             (api, again.widget),
@@ -106,7 +108,7 @@ class MachinePanel(Panel):
         """The administrator of this machine, and the first free name."""
         self.menus["policy"].show(machine.quota_policy)
         self.menus["api"].show(machine.pasid_api)
-        self.fields["device-name"].value = choices.free_name("dsa", machine.accelerators.keys(), 0)
+        self.fields["device-name"].value = choices.free_name("dsa", machine.functions.keys(), 0)
 
     def ask(self, asked: bool = True) -> None:
         """Let the button ask for a second press, or no more."""
@@ -119,10 +121,11 @@ class MachinePanel(Panel):
         pending = machine.pending
         labels = ", ".join(action.label for action in pending[:3]) + (" …" if len(pending) > 3 else "")
         words = EMPTY["waiting"].format(labels=labels) if pending else EMPTY["work"]
+        self.menus["work"].offer(choices.work(machine))
         self._waiting.value = _hint(words)
         for name in ("run-next", "run-all"):
             self.buttons[name].allow("" if pending else WHY["no-work"])
-        _suggest(self.fields["device-name"], "dsa", machine.accelerators.keys(), 0)
+        _suggest(self.fields["device-name"], "dsa", machine.functions.keys(), 0)
 
 
 class VmPanel(Panel):
@@ -133,12 +136,16 @@ class VmPanel(Panel):
         name = self._field("vm-name", text("vm-name", "vm1"))
         quota = self._field("quota", number("quota", 64))
         vm, device, queue = self._menu("vm", changed), self._menu("device"), self._menu("queue")
-        self._allowed = w.HTML()
+        numbers = self._menu("numbers", changed)
+        self._allowed, self.cost = w.HTML(), w.HTML()
+        self.menus["numbers"].offer([(label, key) for key, (label, _) in NUMBERS.items()])
         self.menus["queue"].offer([("shared", "shared"), ("dedicated", "dedicated")])
         self._show(
             (name, quota),
+            numbers,
+            self.cost,
             (
-                self._button("create-vm", lambda m: actions.create_vm(m, name.value, quota.value), "primary"),
+                self._button("create-vm", lambda m: self._create(m, name.value, quota.value), "primary"),
                 self._button("set-quota", lambda m: actions.set_quota(m, self.menus["vm"].value, quota.value)),
             ),
             self._allowed,
@@ -153,6 +160,9 @@ class VmPanel(Panel):
     def _choice(self) -> tuple[str, str]:
         return self.menus["device"].value, self.menus["vm"].value
 
+    def _create(self, machine: Machine, name: str, quota: int) -> Message:
+        return actions.create_vm(machine, name, quota, self.menus["numbers"].value)
+
     def start(self, machine: Machine) -> None:
         """The first free name."""
         self.fields["vm-name"].value = choices.free_name("vm", machine.vmms.keys())
@@ -162,13 +172,14 @@ class VmPanel(Panel):
         self.menus["vm"].offer(choices.vms(machine))
         self.menus["device"].offer(choices.devices(machine))
         no_vm = "" if machine.vms else WHY["no-vm"]
-        no_device = "" if len(machine.accelerators) else WHY["no-device"]
+        no_device = "" if len(machine.functions) else WHY["no-device"]
         for name in ("assign-adi", "assign-pf"):
             self.buttons[name].allow(no_device or no_vm)
         chosen = self.menus["vm"].value
         for name in ("crash", "set-quota"):
             self.buttons[name].allow(no_vm)
         self.buttons["set-quota"].relabel(LABELS["set-quota"].format(vm=chosen) if chosen else "")
+        self.cost.value = _hint(NUMBERS[self.menus["numbers"].value][1])
         self._allowed.value = _hint(choices.allowance(machine, chosen))
         _suggest(self.fields["vm-name"], "vm", machine.vmms.keys(), 1)
 

@@ -34,7 +34,7 @@ def pasids(machine: Machine, device: str) -> list[str]:
     >>> pasids(m, "dsa0")
     ['1 (app)', '0 (pass-through)', 'none']
     """
-    table = table_of(machine, device) if device in machine.accelerators else None
+    table = table_of(machine, device) if device in machine.functions else None
     if table is None:
         return [PROBE["none"]]
     found = []

@@ -33,10 +33,12 @@ class TravelBar(Bar):
     def __init__(self, go: Callable[[Callable[[Timeline], None]], None]) -> None:
         self._go = go
         self._at_stake = 0
+        self._waits = False
         super().__init__(TRAVEL, BANNER["slider"])
 
-    def show(self, timeline: Timeline) -> None:
-        """Show where the present is."""
+    def show(self, timeline: Timeline, waits: bool = False) -> None:
+        """Show where the present is; ``waits``: it stands at a trap, at which a call waits."""
+        self._waits = waits
         self.floor, self.now, self.last = timeline.floor, timeline.now, timeline.last
         self._at_stake = timeline.at_stake
         self.tell()
@@ -57,6 +59,8 @@ class TravelBar(Bar):
         """Whether this is the past, and how many steps a call would drop."""
         if self.now >= self.last:
             return "is-newest", "", BANNER["newest"]
+        if self._waits:
+            return "is-past", BANNER["trap"], BANNER["trap-more"]
         count = self._at_stake
         future = BANNER["future" if count else "half"].format(count=count, s="" if count == 1 else "s")
         return "is-past", BANNER["past"].format(now=self.now, last=self.last), future

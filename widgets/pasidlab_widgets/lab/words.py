@@ -3,7 +3,8 @@
 Plain English for a newcomer; names are those of the kernel and the specifications. Templates are filled with
 ``str.format``; whoever puts the result into HTML escapes it. The mistakes to make stand in
 :mod:`~pasidlab_widgets.lab.mistake_words`, what the panes of the IOMMU say in
-:mod:`~pasidlab_widgets.lab.probe_words`.
+:mod:`~pasidlab_widgets.lab.probe_words`, those about policies of VMs and about traps in
+:mod:`~pasidlab_widgets.lab.hypervisor_words`.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ PANES: Final = {
     "probe": "Probe",
     "memory": "Memory",
     "caches": "Caches",
+    "wire": "On the wire",
+    "queue": "Queue",
+    "hypervisor": "Hypervisor",
 }
 
 FIELDS: Final = {
@@ -81,6 +85,13 @@ FIELDS: Final = {
     "probe-privileged": "privileged",
     "memory-of": "Memory",
     "memory-address": "Address",
+    "numbers": "PASIDs",
+    "work": "Work",
+    "wire-process": "Process",
+    "queue-device": "Device",
+    "queue-number": "Queue",
+    "trap": "Trap",
+    "alter-to": "Number",
 }
 
 POLICIES: Final = {
@@ -111,6 +122,12 @@ BUTTONS: Final[dict[str, tuple[str, str]]] = {
     "probe": ("Probe", "Ask the IOMMU what would happen to this request; nothing changes."),
     "probe-memory": ("Open in memory", "Show the frame in which this structure lies."),
     "memory-open": ("Open", "Show the 4 KiB frame around this address."),
+    "run-step": ("Run next", "Let the device carry out the next piece of the work that is chosen on the left."),
+    "hold": ("Hold traps", "From now on each trap of a guest waits until you have decided it."),
+    "serve": ("Serve", "Do what the guest asks for, as a hypervisor does."),
+    "refuse": ("Refuse", "Do not do it. The guest is told so, if the interface has an answer for that."),
+    "alter": ("Alter", "Do it with the number of the field instead."),
+    "forget": ("Give up", "Let the call that waits not have happened."),
     "script": ("Show as script", "All lines so far as one Python script, to copy."),
     "new-machine": (
         "New machine",
@@ -119,7 +136,7 @@ BUTTONS: Final[dict[str, tuple[str, str]]] = {
     ),
 }
 
-LABELS: Final = {"set-quota": "Set quota of {vm}", "new-machine": "Really?"}
+LABELS: Final = {"set-quota": "Set quota of {vm}", "new-machine": "Really?", "hold": "Let traps pass"}
 """What stands on a button while it means something more particular."""
 
 QUOTA: Final[dict[str, tuple[str, str]]] = {
@@ -151,6 +168,8 @@ WHY: Final = {
     "freed": "{process} gave PASID {pasid} back already.",
     "no-text": "Write the text that is to be copied.",
     "no-work": "No work is waiting. 'Submit only' leaves some.",
+    "no-trap": "No trap waits. Hold traps, then let a guest bind.",
+    "no-number": "This trap has no number that could be altered.",
     "newest": "This is the newest step.",
     "oldest": "This is the first step.",
 }
@@ -170,6 +189,8 @@ BANNER: Final = {
     "past": "You are in the past: step {now} of {last}.",
     "future": "Acting now starts a new future and drops the {count} later step{s}.",
     "half": "This is the middle of the newest call: acting now completes it first.",
+    "trap": "A call waits at a trap.",
+    "trap-more": "Decide it in the pane 'Hypervisor'; any other call comes before it.",
     "newest": "You are at the newest step: what you do now is added to the history.",
     "step": "step {now} of {last}",
     "slider": "Step in time",
@@ -260,11 +281,23 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "{device} belongs to {vm} as a whole",
         "Nobody mediates: the PASIDs that the guest programs go on the wire, so this guest sees the host's numbers.",
     ),
+    "assign-pf-own": (
+        "{device} belongs to {vm} as a whole",
+        "Nobody mediates: the guest's own numbers go on the wire, and select the entries of this function's own table.",
+    ),
     "crash": ("{vm} has crashed", "Its file descriptors were closed; what it held is back: {back}."),
     "spawn": ("{process} runs in {where}", "It has an address space and no PASID yet. Next: bind it to a device."),
     "bind-guest": (
         "{process} in {where} is bound: guest PASID {pasid}, host PASID {host}",
         "The guest says {pasid}; on the bus and in the host's PASID table it is {host}.",
+    ),
+    "bind-own": (
+        "{process} in {where} is bound: guest PASID {pasid}, host PASID {host}",
+        "{device} has its entry under the guest's number {pasid}; its work carries {wire}.",
+    ),
+    "bind-unbacked": (
+        "{process} in {where} believes that it is bound: guest PASID {pasid}",
+        "The host has no PASID behind this number.",
     ),
     "bind-host": (
         "{process} is bound: PASID {pasid}",
@@ -312,6 +345,15 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "refused-before": ("", "Before that the host refused {name}: {reason}."),
     "fault": ("DMA fault {code}: {label}", "{meaning}. The IOMMU recorded it, and the host logged it."),
     "no-fault": ("The request went through", "It was answered by address {address}."),
+    "hold": ("Traps wait for you", "Let a guest bind or unbind: its call stops at each trap until you decide it."),
+    "release": ("Traps are served as they come", "Whatever waited has not happened."),
+    "trapped": (
+        "{vm} waits at a trap: {words}",
+        "The pictures stand there; nothing behind it has happened. Decide it in the pane 'Hypervisor'.",
+    ),
+    "decided": ("{line} is done", "{told}"),
+    "decided-next": ("The call goes on to its next trap: {words}", "{told}"),
+    "forgotten": ("The call was given up", "It has not happened: {line}."),
     "future": ("", "{count} later step{s} dropped: this is a new future."),
     "not-refused": ("This was not refused", "The call returned {answer}."),
     "travel": ("Step {now} of {last}", "{who}: {what}."),

@@ -7,6 +7,7 @@ requests need answers that carry the PASID, so only a device that says so gets t
 
 from __future__ import annotations
 
+from enum import Enum, unique
 from typing import Final, NamedTuple
 
 from pasidlab.errors import KernelError
@@ -15,10 +16,26 @@ from pasidlab.hardware.layouts.vtd import ECAP_REG
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.kernel.pci import PciFunction
 
-__all__ = ["PRQ_DEPTH", "DeviceInfo", "disable_translation", "enable_capabilities", "enable_pasid"]
+__all__ = ["PRQ_DEPTH", "DeviceInfo", "Numbering", "disable_translation", "enable_capabilities", "enable_pasid"]
 
 PRQ_DEPTH: Final = 32
 """How many page requests a device may have outstanding."""
+
+
+@unique
+class Numbering(Enum):
+    """Whose PASIDs a device is programmed with, as its own PASID table is indexed by what its requests carry.
+
+    The posted drivers know :attr:`HOST` only. A function that a guest programs without mediation carries the guest's
+    numbers; the successor of this design (the /dev/iommu proposal of 2021) has that as an argument of attaching.
+    """
+
+    HOST = "host"
+    """The host's: this kernel or a mediating driver programs it, or the guest's numbers are the host's."""
+    GUEST = "guest"
+    """A guest's own. What the device reports is looked up among the numbers of that guest."""
+    UNSORTED = "unsorted"
+    """A guest's own, but what the device reports is looked up among all IOASIDs, as if it were the host's."""
 
 
 class DeviceInfo(NamedTuple):

@@ -26,7 +26,7 @@ from pasidlab.kernel.bitmap import Bitmap
 from pasidlab.kernel.ioasid.core import IoasidRefused
 from pasidlab.kernel.iommu.vtd import entries
 from pasidlab.kernel.iommu.vtd.capabilities import Capabilities
-from pasidlab.kernel.iommu.vtd.device import DeviceInfo, disable_translation, enable_capabilities
+from pasidlab.kernel.iommu.vtd.device import DeviceInfo, Numbering, disable_translation, enable_capabilities
 from pasidlab.kernel.iommu.vtd.domain import Domain, refuse_attach
 from pasidlab.kernel.iommu.vtd.page_requests import PageRequests
 from pasidlab.kernel.iommu.vtd.pasid_table import PasidTable
@@ -82,6 +82,7 @@ class VtdDriver(Actor):
         self._largest_mask = CAP_REG["MAMV"].get(self._capabilities)
         self._root = pages.alloc()
         self.devices = Table[int, DeviceInfo](self.timeline, f"{self.path}.devices")
+        self.numbering = Table[int, Numbering](self.timeline, f"{self.path}.numbering")
         self.queue = InvalidationQueue(platform, pages, f"{self.path}.queue")
         self.page_requests = PageRequests(self, platform, pages)
         self.teardown = Teardown(self.timeline, self)
@@ -209,10 +210,15 @@ class VtdDriver(Actor):
 
     # --- entries ----------------------------------------------------------------------------------------------------
 
-    def set_entry(self, rid: int, pasid: int, words: tuple[int, ...], meaning: str) -> None:
-        """Write a PASID entry; in caching mode the unit is told, although the entry was not present before."""
+    def set_entry(
+        self, rid: int, pasid: int, words: tuple[int, ...], meaning: str, *, ioasid: int | None = None
+    ) -> None:
+        """Write a PASID entry; in caching mode the unit is told, although the entry was not present before.
+
+        ``ioasid``: for which of this kernel's numbers it is, where the device uses another one.
+        """
         self.table_of(rid).address(pasid, build=True)
-        facts = {"rid": rid, "pasid": pasid, "refs": self.core.refs(pasid)}
+        facts = {"rid": rid, "pasid": pasid, "refs": self.core.refs(pasid if ioasid is None else ioasid)}
         event = self.emit(Verb.WRITE_ENTRY, f"PASID {pasid} of {format_rid(rid)}", "not present", meaning, **facts)
         with self.timeline.because(event):
             self.table_of(rid).write(pasid, words)
@@ -220,7 +226,7 @@ class VtdDriver(Actor):
                 did = entries.did_of(words)
                 self.queue.submit(self.queue.pasid_cache(did, pasid), self.queue.pasid_iotlb(did, pasid))
 
-    def clear_entry(self, rid: int, pasid: int, *, fault_disable: bool = False) -> None:
+    def clear_entry(self, rid: int, pasid: int, *, fault_disable: bool = False, ioasid: int | None = None) -> None:
         """Tear a PASID entry down (see :mod:`teardown`); one that is not present stays as it is."""
         words = self.table_of(rid).read(pasid)
         if not words[0] & 1:
@@ -232,7 +238,7 @@ class VtdDriver(Actor):
             "not present",
             rid=rid,
             pasid=pasid,
-            refs=self.core.refs(pasid),
+            refs=self.core.refs(pasid if ioasid is None else ioasid),
         )
         with self.timeline.because(event):
             self.teardown.run(rid, pasid, fault_disable=fault_disable)
@@ -267,21 +273,26 @@ class VtdDriver(Actor):
         self._dids.release(domain.did)
         domain.destroy()
 
-    def attach_domain(self, domain: Domain, rid: int) -> None:
+    def attach_domain(self, domain: Domain, rid: int, numbering: Numbering = Numbering.HOST) -> None:
         """Make a domain a device's own: its requests without PASID now reach the domain.
 
-        ``-EPERM`` while the device serves domains in the auxiliary manner.
+        ``numbering`` says whose PASIDs the device will carry. ``-EPERM`` while the device serves domains in the
+        auxiliary manner.
         """
         refuse_attach(self.domains.values(), rid, aux=False)
         words = self._second_level(domain, PASID_RID2PASID)
         self.clear_entry(rid, PASID_RID2PASID)
         self.set_entry(rid, PASID_RID2PASID, words, f"memory of {domain.name}")
         domain.rids[rid] = True
+        if numbering is not Numbering.HOST:
+            self.numbering[rid] = numbering
         self.emit(Verb.ATTACH, f"domain of {domain.name} to {format_rid(rid)}", rid=rid)
 
     def detach_domain(self, domain: Domain, rid: int) -> None:
         """Undo :meth:`attach_domain`; the device passes through again."""
         del domain.rids[rid]
+        if rid in self.numbering:
+            del self.numbering[rid]
         self.clear_entry(rid, PASID_RID2PASID)
         self._pass_through(rid)
         self.emit(Verb.DETACH, f"domain of {domain.name} from {format_rid(rid)}", rid=rid)

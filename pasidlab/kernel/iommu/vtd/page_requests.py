@@ -5,6 +5,9 @@ the guest SVA series. The interrupt only wakes a thread (here: an enabled action
 bound the PASID on the device receives its requests: a process's memory answers at once, a hypervisor hands the request
 to its guest and answers later.
 
+On a device whose numbers nobody has sorted out (:attr:`.Numbering.UNSORTED`) a request is looked up by its number
+alone, among all IOASIDs, as a driver does that knows host PASIDs only: whoever has that number is asked for the page.
+
 Refused as invalid: no PASID, an address that is not canonical, a privileged request that reads or writes, executing
 together with reading, a PASID that nobody has bound on this device (which covers unknown devices). A group is answered
 once, with the worst of its answers; private data ends a group as its last request does. A stop marker gets no answer.
@@ -22,6 +25,8 @@ from pasidlab.hardware.iommu.vtd.page_queue import OVERFLOW, PENDING, decode_pag
 from pasidlab.hardware.layouts.vtd_queue import PAGE_REQUEST
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.pcie import SERVE_PAGES, PageGroupResponse, PageRequest, ResponseCode, format_rid
+from pasidlab.kernel.iommu.vtd.device import Numbering
+from pasidlab.kernel.iommu.vtd.svm import SvmBinding
 from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import Actor, Table, Verb
 
@@ -48,11 +53,15 @@ class PageSink(Protocol):
 
 
 class Pending(NamedTuple):
-    """A group whose sink has not answered everything, and the worst answer so far."""
+    """A group whose sink has not answered everything, and the worst answer so far.
+
+    ``asker`` is the requester ID and PASID that the answer goes to.
+    """
 
     waiting: int
     worst: ResponseCode
     complete: bool
+    asker: tuple[int, int]
 
 
 class PageRequests(Actor, state=("_action",)):
@@ -133,9 +142,10 @@ class PageRequests(Actor, state=("_action",)):
             if refused or request.pasid is None:
                 self._refuse(request)
                 return
-            key = request.rid, request.pasid, request.group
-            self._note(key, complete=_ends_group(request), more=1)
-            answer = self.sinks[request.rid, request.pasid].page_requested(request)
+            rid, pasid = self._meant(request.rid, request.pasid)
+            key = rid, pasid, request.group
+            self._note(key, complete=_ends_group(request), more=1, asker=(request.rid, request.pasid))
+            answer = self.sinks[rid, pasid].page_requested(request._replace(rid=rid, pasid=pasid))
             if answer is not None and key in self.pending:
                 self._note(key, complete=False, more=-1, answer=answer)
 
@@ -149,17 +159,35 @@ class PageRequests(Actor, state=("_action",)):
             return "privileged requests are not served"
         if request.execute and request.read:
             return "executing is not served together with reading"
-        if (request.rid, request.pasid) not in self.sinks:
+        meant = self._meant(request.rid, request.pasid)
+        if meant not in self.sinks:
             return f"nobody has bound PASID {request.pasid} on {format_rid(request.rid)}"
+        other = self.pending.get((*meant, request.group))
+        if other is not None and other.asker != (request.rid, request.pasid):
+            return f"group {request.group} of PASID {request.pasid} waits already, for another device"
         return ""
+
+    def _meant(self, rid: int, pasid: int) -> tuple[int, int]:
+        """Device and PASID under which a request is looked up: its own, unless the number counts for all devices."""
+        if self._driver.numbering.get(rid) is not Numbering.UNSORTED:
+            return rid, pasid
+        record = self._driver.core.ids.get(pasid)
+        binding = record.private if record is not None else None
+        if isinstance(binding, SvmBinding):
+            for device in binding.devices.keys():
+                return device, binding.number_on(device)
+        return rid, -1
 
     def _refuse(self, request: PageRequest) -> None:
         """Answer "invalid", with the rest of the group if there is more of it to come or to be answered."""
         pasid = request.pasid
         if pasid is not None:
-            key = request.rid, pasid, request.group
-            if key in self.pending or (not _ends_group(request) and (request.rid, pasid) in self.sinks):
-                self._note(key, complete=_ends_group(request), more=0, answer=ResponseCode.INVALID)
+            asker, key = (request.rid, pasid), (*self._meant(request.rid, pasid), request.group)
+            known = self.pending.get(key)
+            begins = known is None and not _ends_group(request) and key[:2] in self.sinks
+            if begins or (known is not None and known.asker == asker):
+                complete = _ends_group(request)
+                self._note(key, complete=complete, more=0, answer=ResponseCode.INVALID, asker=asker)
                 return
         if _ends_group(request):
             self._answer(request.rid, pasid, request.group, ResponseCode.INVALID)
@@ -178,14 +206,15 @@ class PageRequests(Actor, state=("_action",)):
         complete: bool,
         more: int,
         answer: ResponseCode = ResponseCode.SUCCESS,
+        asker: tuple[int, int] | None = None,
     ) -> None:
         """Keep count of a group; when its last request has come and all are answered, so is the group."""
-        old = self.pending.get(key, Pending(0, ResponseCode.SUCCESS, complete=False))
-        new = Pending(old.waiting + more, max(old.worst, answer), old.complete or complete)
+        old = self.pending.get(key, Pending(0, ResponseCode.SUCCESS, complete=False, asker=asker or key[:2]))
+        new = old._replace(waiting=old.waiting + more, worst=max(old.worst, answer), complete=old.complete or complete)
         if new.complete and not new.waiting:
             if key in self.pending:
                 del self.pending[key]
-            self._answer(*key, new.worst)
+            self._answer(*new.asker, key[2], new.worst)
         else:
             self.pending[key] = new
 

@@ -92,7 +92,7 @@ class PasidTable(Part, state=("directory",)):
         """Directory index and address of every leaf table."""
         for page in range(_DIRECTORY_PAGES):
             words = self._pages.memory.load_words(self.directory + (page << 12), 512)
-            for at, entry in enumerate(words) if any(words) else ():
+            for at, entry in enumerate(words) if words.count(0) < len(words) else ():
                 if entry:
                     yield page << 9 | at, PASID_DIR_ENTRY["SMPTBLPTR"].get((entry,))
 

@@ -22,7 +22,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import KernelError
-from pasidlab.hardware.pcie import format_rid
+from pasidlab.hardware.pcie import PASID_LIMIT, format_rid
 from pasidlab.kernel.ioasid.notifier import IoasidEvent, Payload, Priority
 from pasidlab.kernel.iommu.checks import refuse
 from pasidlab.kernel.iommu.uapi import HPASID_DEF, GuestPasidBind
@@ -48,13 +48,21 @@ _HOLDER: Final = "iommu"
 
 
 class SvmBinding(Part, state=("guest",)):
-    """What a bound PASID carries: the devices it is bound on, by requester ID, each with its number of users."""
+    """What a bound PASID carries: the devices it is bound on, by requester ID, each with its number of users.
+
+    ``numbers``: under which PASID the requests of a device mean it, where that is not the host's number.
+    """
 
     def __init__(self, timeline: Timeline, path: str, pasid: int, *, guest: bool) -> None:
         super().__init__(timeline, path)
         self.pasid = pasid
         self.guest = guest
         self.devices = Table[int, int](timeline, f"{path}.devices")
+        self.numbers = Table[int, int](timeline, f"{path}.numbers")
+
+    def number_on(self, rid: int) -> int:
+        """The PASID that requests of ``rid`` carry when they mean this binding: the index of its entry there."""
+        return self.numbers.get(rid, self.pasid)
 
 
 class Svm(Actor):
@@ -78,7 +86,12 @@ class Svm(Actor):
         words = entries.first_level(mm.root, self.driver.unit)
         meaning = "first-level: a process's page table"
         if binding is None:
-            binding = self._first(rid, pasid, lambda: self.driver.set_entry(rid, pasid, words, meaning), guest=False)
+            binding = self._first(
+                pasid,
+                lambda: self.driver.set_entry(rid, pasid, words, meaning),
+                lambda: self.driver.clear_entry(rid, pasid),
+                guest=False,
+            )
         else:
             self.driver.set_entry(rid, pasid, words, meaning)
         binding.devices[rid] = 1
@@ -102,6 +115,9 @@ class Svm(Actor):
         bound on no device ``-EINVAL`` (11); already bound on this device ``-EBUSY`` (12), unless it has auxiliary
         domains; ``-ENOMEM`` (13); PASIDs cannot be enabled on the device (14); :data:`.nested.NESTED_CHECKS` (15).
         Last, which the code ignores: ``-EINVAL`` the guest's number already stands for another host PASID.
+
+        On a device that carries the guest's numbers (:class:`.device.Numbering`) the entry is that of the guest's
+        number; ``-EINVAL`` a bind that names none.
         """
         if data is None:
             raise KernelError("EINVAL", "a bind must have bind data")
@@ -150,32 +166,51 @@ class Svm(Actor):
 
     def _bind_first(self, rid: int, domain: Domain, data: GuestPasidBind) -> None:
         """The first device of a PASID: entry, reference, and only then the SPID, which tells the others."""
-        binding = self._first(rid, data.hpasid, lambda: self._write_nested(rid, domain, data), guest=True)
-        binding.devices[rid] = self._users(rid, domain)
+        number = self._number(rid, data)
+        binding = self._first(
+            data.hpasid,
+            lambda: self._write_nested(rid, domain, data),
+            lambda: self.driver.clear_entry(rid, number, ioasid=data.hpasid),
+            guest=True,
+        )
+        self._record(binding, rid, domain, data)
         self._announce(binding, rid, data)
 
     def _add_device(self, binding: SvmBinding, rid: int, domain: Domain, data: GuestPasidBind) -> None:
         """A further device: an entry of its own, no reference, nobody is told."""
         self._write_nested(rid, domain, data)
-        binding.devices[rid] = self._users(rid, domain)
+        self._record(binding, rid, domain, data)
 
-    @staticmethod
-    def _users(rid: int, domain: Domain) -> int:
-        """A device's first count of users: only devices with auxiliary domains count."""
-        return int(rid in domain.aux)
+    def _record(self, binding: SvmBinding, rid: int, domain: Domain, data: GuestPasidBind) -> None:
+        """A device's first count of users (only devices with auxiliary domains count), and its number."""
+        binding.devices[rid] = int(rid in domain.aux)
+        number = self._number(rid, data)
+        if number != binding.pasid:
+            binding.numbers[rid] = number
+
+    def _number(self, rid: int, data: GuestPasidBind) -> int:
+        """The PASID under which requests of ``rid`` will mean what is bound."""
+        if rid not in self.driver.numbering:
+            return data.hpasid
+        if data.gpasid is None or not 0 < data.gpasid < PASID_LIMIT:
+            raise KernelError(
+                "EINVAL", f"a bind on {format_rid(rid)} must name the guest's PASID, by which the device will ask"
+            )
+        return data.gpasid
 
     def _write_nested(self, rid: int, domain: Domain, data: GuestPasidBind) -> None:
         """Memory for the device's record, PASIDs on, then the entry. What is in its place now is torn down first."""
         self.core.slab.alloc("struct intel_svm_dev")
         enable_pasid(PciFunction(self.driver._mmio, rid))
-        words, meaning = self._nested(rid, domain, data)
-        if entries.is_present(self.driver.table_of(rid).read(data.hpasid)):
-            self.driver.clear_entry(rid, data.hpasid)
-        self.driver.set_entry(rid, data.hpasid, words, meaning)
+        number = self._number(rid, data)
+        words, meaning = self._nested(rid, number, domain, data)
+        if entries.is_present(self.driver.table_of(rid).read(number)):
+            self.driver.clear_entry(rid, number, ioasid=data.hpasid)
+        self.driver.set_entry(rid, number, words, meaning, ioasid=data.hpasid)
 
-    def _nested(self, rid: int, domain: Domain, data: GuestPasidBind) -> tuple[tuple[int, ...], str]:
+    def _nested(self, rid: int, number: int, domain: Domain, data: GuestPasidBind) -> tuple[tuple[int, ...], str]:
         """The words of a nested entry, and what they mean. Errors: :data:`.nested.NESTED_CHECKS`."""
-        current = self.driver.table_of(rid).read(data.hpasid)
+        current = self.driver.table_of(rid).read(number)
         words = NestedEntry(data, domain, self.driver.unit, current).words()
         return words, f"nested: guest table at {data.gpgd:#x} over memory of {domain.name}"
 
@@ -192,8 +227,8 @@ class Svm(Actor):
     def _take_back(self, binding: SvmBinding, rid: int) -> None:
         """Undo what a first bind did before it failed: entry, SPID (if they are there), record, reference."""
         if rid in binding.devices:
-            self.driver.clear_entry(rid, binding.pasid)
-            del binding.devices[rid]
+            self._clear(binding, rid)
+            self._leave(binding, rid)
         if self.core.ids[binding.pasid].spid is not None:
             self.core.detach_spid(binding.pasid)
         self._forget(binding)
@@ -220,8 +255,13 @@ class Svm(Actor):
         if binding.devices[rid] > 1 and not entirely:
             binding.devices[rid] -= 1
             return
-        self.driver.clear_entry(rid, pasid)
+        self._clear(binding, rid)
         self._release_device(binding, rid)
+
+    def _clear(self, binding: SvmBinding, rid: int, *, fault_disable: bool = False) -> None:
+        """Take away the entry of a binding on one device."""
+        number = binding.number_on(rid)
+        self.driver.clear_entry(rid, number, fault_disable=fault_disable, ioasid=binding.pasid)
 
     # --- the binding record -------------------------------------------------------------------------------------------
 
@@ -234,19 +274,24 @@ class Svm(Actor):
         """The binding of a PASID, if it is bound."""
         return self._binding(pasid)
 
+    def number_on(self, rid: int, pasid: int) -> int:
+        """The wire number: what requests of ``rid`` carry when they mean ``pasid`` (which need not be bound there)."""
+        binding = self._binding(pasid)
+        return pasid if binding is None else binding.number_on(rid)
+
     def _bound(self, pasid: int, rid: int) -> SvmBinding:
         binding = self._binding(pasid)
         if binding is None or rid not in binding.devices:
             raise KernelError("EINVAL", f"PASID {pasid} is not bound on {format_rid(rid)}")
         return binding
 
-    def _first(self, rid: int, pasid: int, write: Callable[[], None], *, guest: bool) -> SvmBinding:
+    def _first(self, pasid: int, write: Callable[[], None], clear: Callable[[], None], *, guest: bool) -> SvmBinding:
         """The first device binds: attach the record, write the entry, take the driver's one reference."""
         binding = self._attach(pasid, guest=guest)
         with ExitStack() as undo:
             undo.callback(self._detach, binding)
             write()
-            undo.callback(self.driver.clear_entry, rid, pasid)
+            undo.callback(clear)
             self._hold(pasid)
             undo.pop_all()
         return binding
@@ -271,8 +316,14 @@ class Svm(Actor):
     def _let_go(self, pasid: int) -> None:
         self.core.put(pasid, _HOLDER)
 
-    def _release_device(self, binding: SvmBinding, rid: int) -> None:
+    @staticmethod
+    def _leave(binding: SvmBinding, rid: int) -> None:
         del binding.devices[rid]
+        if rid in binding.numbers:
+            del binding.numbers[rid]
+
+    def _release_device(self, binding: SvmBinding, rid: int) -> None:
+        self._leave(binding, rid)
         pasid = binding.pasid
         refs = self.core.refs(pasid)
         self.emit(Verb.UNBIND, f"PASID {pasid} on {format_rid(rid)}", rid=rid, pasid=pasid, refs=refs)
@@ -322,7 +373,7 @@ class Svm(Actor):
                 return
             for rid in binding.devices.keys():
                 try:
-                    self.driver.clear_entry(rid, pasid, fault_disable=True)
+                    self._clear(binding, rid, fault_disable=True)
                 except KernelError as error:
                     self.emit(Verb.REFUSE, f"clean-up of PASID {pasid}: {error.reason}", after=f"-{error.name}")
                 self._release_device(binding, rid)

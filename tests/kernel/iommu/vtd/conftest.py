@@ -3,13 +3,15 @@
 import pytest
 
 from pasidlab.errors import KernelError
-from pasidlab.hardware.accelerator.config_space import ConfigSpace
+from pasidlab.hardware.accelerator.registers import DSA
 from pasidlab.hardware.bus import ECAM_SIZE, PcieBus
+from pasidlab.hardware.config_space import ConfigSpace
 from pasidlab.hardware.cpu import Cpu, LocalApic
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.iommu.vtd.unit import VtdUnit
 from pasidlab.hardware.memory import PhysicalMemory
 from pasidlab.hardware.mmio import AddressMap
+from pasidlab.kernel.driver import Drivers
 from pasidlab.kernel.ioasid.core import IoasidCore
 from pasidlab.kernel.iommu.vtd.driver import VtdDriver
 from pasidlab.kernel.iommu.vtd.svm import Svm
@@ -39,7 +41,7 @@ class Function:
 
     def __init__(self, timeline, ats, rid=RID):
         self.path = f"function[{rid:#x}]"
-        self.config = ConfigSpace(timeline, f"{self.path}.config", ats=ats)
+        self.config = ConfigSpace(timeline, f"{self.path}.config", DSA, ats=ats)
         self.told = []
 
     def invalidate(self, request):
@@ -64,7 +66,8 @@ class Bench:
         self.mmio.add(ECAM_BASE, ECAM_SIZE, self.bus, "ECAM")
         self.agenda = Agenda(self.time)
         cpu = Cpu(self.time, "cpu0", la57=la57)
-        platform = Platform(self.time, self.agenda, "host", self.memory, SIZE, self.mmio, cpu, self.apic)
+        drivers = Drivers(self.time, "drivers")
+        platform = Platform(self.time, self.agenda, "host", self.memory, SIZE, self.mmio, cpu, self.apic, drivers)
         self.pages = PageAllocator(self.time, "pages", self.memory, SIZE)
         self.core = IoasidCore(self.time, "host.ioasid", "host", self.agenda)
         self.driver = VtdDriver(platform, self.pages, self.core)

@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from pasidlab.hardware.accelerator.config_space import PASID_CAPABILITY, ConfigSpace
+from pasidlab.hardware.config_space import PASID_CAPABILITY, ConfigSpace
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.layouts.pcie import PASID_CAP
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY

@@ -253,7 +253,8 @@ def test_a_sink_may_answer_later(later):
     """Nothing is sent before."""
     later.ask(group=7)
     later.serve()
-    assert (later.answers, later.requests.pending.items()) == ([], [((RID, PASID, 7), Pending(1, SUCCESS, True))])
+    waiting = Pending(1, SUCCESS, True, (RID, PASID))
+    assert (later.answers, later.requests.pending.items()) == ([], [((RID, PASID, 7), waiting)])
     later.requests.respond(RID, PASID, 7, SUCCESS)
     assert (later.answers, later.requests.pending.items()) == ([(7, SUCCESS)], [])
 

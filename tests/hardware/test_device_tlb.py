@@ -2,8 +2,8 @@
 
 import pytest
 
-from pasidlab.hardware.accelerator.device_tlb import NO_PASID, DeviceLine, DeviceTlb
 from pasidlab.hardware.accelerator.register_map import wqcfg_offset
+from pasidlab.hardware.device_tlb import NO_PASID, DeviceLine, DeviceTlb
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.layouts.dsa import WQCFG
 from pasidlab.hardware.memory import PAGE_SIZE

@@ -1,6 +1,6 @@
 """A BAR full of registers: journaled 64-bit words with 4-byte and 8-byte access.
 
-Knows nothing about what the registers mean; :mod:`registers` does. Accesses that are not naturally aligned, or not 4
+Knows nothing about what the registers mean; the device does. Accesses that are not naturally aligned, or not 4
 or 8 bytes wide, read as zero and are ignored on writes (PCIe leaves them undefined). An 8-byte store is two 4-byte
 stores, low half first, which is how Linux splits it as well.
 """

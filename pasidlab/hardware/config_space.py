@@ -1,14 +1,16 @@
-"""The accelerator's PCI configuration space: the command register, and the PASID, ATS and PRI capabilities.
+"""PCI configuration space: identification, the command register, and the PASID, ATS and PRI capabilities.
 
 Source: Linux ``include/uapi/linux/pci_regs.h``. At construction bus mastering and PASIDs are on, as ``pci_set_master``
 and ``pci_enable_pasid`` leave them; address translation and page requests are off until a driver switches them on. The
-same registers serve the silicon and a hypervisor's emulated copy of it. Left out: BARs (the address map says where the
-device answers), MSI-X.
+same registers serve the silicon and a hypervisor's emulated copy of it. A function on the bus also has the PCI Express
+capability, through which software resets it (FLR); the switches here survive that, as if the kernel had saved and
+restored them (``pci_save_state``). Left out: BARs (the address map says where the device answers), MSI-X.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pasidlab.hardware.bits import Layout
 from pasidlab.hardware.layouts.pcie import ATS_CAP, PASID_CAP, PRI_CAP
@@ -18,11 +20,28 @@ from pasidlab.timeline import Part, Table
 if TYPE_CHECKING:
     from pasidlab.timeline import Timeline
 
-__all__ = ["ATS_CAPABILITY", "COMMAND", "PAGE_REQUESTS", "PASID_CAPABILITY", "PRI_CAPABILITY", "ConfigSpace"]
+__all__ = [
+    "ATS_CAPABILITY",
+    "COMMAND",
+    "PAGE_REQUESTS",
+    "PASID_CAPABILITY",
+    "PCIE_CAPABILITY",
+    "PRI_CAPABILITY",
+    "ConfigSpace",
+    "PciIdentity",
+]
 
 COMMAND: Final = 0x04
 BUS_MASTER: Final = 1 << 2
 MEMORY_SPACE: Final = 1 << 1
+CAPABILITIES: Final = 1 << 20
+"""In the status half of the command register's word: there is a list of capabilities."""
+CAPABILITY_POINTER: Final = 0x34
+PCIE_CAPABILITY: Final = 0x40
+"""Offset of the PCI Express capability, the only one of the old kind."""
+_PCIE_ID: Final = 2 << 16 | 0x10
+_FLR_SUPPORTED: Final = 1 << 28
+_INITIATE_FLR: Final = 1 << 15
 PASID_CAPABILITY: Final = 0x100
 """Offset of the PASID capability, the first extended capability."""
 ATS_CAPABILITY: Final = 0x110
@@ -43,23 +62,50 @@ _WRITABLE: Final = {
 }
 
 
+class PciIdentity(NamedTuple):
+    """By which a kernel finds the driver of a function, and ``class_code``: what kind of device it is (24 bits)."""
+
+    vendor: int
+    device: int
+    class_code: int = 0
+
+
 class ConfigSpace(Part):
     """Configuration registers, as journaled 32-bit words; ``ats``: with address translation and page requests.
 
+    ``reset`` is what a function-level reset does; without, there is no such reset.
+
     >>> from pasidlab.timeline import Timeline
-    >>> config = ConfigSpace(Timeline(), "dsa0.config")
+    >>> config = ConfigSpace(Timeline(), "dsa0.config", PciIdentity(0x8086, 0x0B25, 0x088000))
+    >>> hex(config.read(0)), hex(config.read(8))
+    ('0xb258086', '0x8800000')
     >>> config.bus_master, config.pasid_enabled, config.privileged_enabled, config.ats_enabled
     (True, True, True, False)
     >>> config.write(COMMAND, 0); config.bus_master
     False
     """
 
-    def __init__(self, timeline: Timeline, path: str, *, ats: bool = True) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        path: str,
+        identity: PciIdentity,
+        *,
+        ats: bool = True,
+        reset: Callable[[], None] | None = None,
+    ) -> None:
         super().__init__(timeline, path)
         self.words = Table[int, int](timeline, f"{path}.words")
-        self.words[0x00] = 0x0B25_8086
+        self.words[0x00] = identity.device << 16 | identity.vendor
         self.words[COMMAND] = BUS_MASTER | MEMORY_SPACE
-        self.words[0x08] = 0x0880_0000
+        self.words[0x08] = identity.class_code << 8
+        self._reset = reset
+        if reset is not None:
+            self.words[COMMAND] |= CAPABILITIES
+            self.words[CAPABILITY_POINTER] = PCIE_CAPABILITY
+            self.words[PCIE_CAPABILITY] = _PCIE_ID
+            self.words[PCIE_CAPABILITY + 4] = _FLR_SUPPORTED
+            self.words[PCIE_CAPABILITY + 8] = 0
         following = ATS_CAPABILITY if ats else 0
         pasid = PASID_CAP.encode(ID=0x1B, VER=1, NEXT=following, PRIV=1, WIDTH=PASID_BITS, EN=1, PRIV_EN=1)
         self._put(PASID_CAPABILITY, PASID_CAP, pasid)
@@ -88,6 +134,8 @@ class ConfigSpace(Part):
             return
         if at == PRI_CAPABILITY + 4:
             self._write_pri(value)
+        elif at == PCIE_CAPABILITY + 8:
+            self._write_device_control(value)
         elif mask := _WRITABLE.get(at, 0):
             self.words[at] = self.read(at) & ~mask | value & mask
 
@@ -100,6 +148,11 @@ class ConfigSpace(Part):
             kept &= ~_PRI_ERRORS
         enabled = value & _PRI_CONTROL
         self.words[PRI_CAPABILITY + 4] = (kept & ~stopped if enabled else kept | stopped) | enabled
+
+    def _write_device_control(self, value: int) -> None:
+        """Initiate FLR reads as zero: it is an order, not a state."""
+        if self._reset is not None and value & _INITIATE_FLR:
+            self._reset()
 
     def flag_page_request(self, error: str) -> None:
         """The page request interface ran into an error: ``RF`` or ``UPRGI``."""

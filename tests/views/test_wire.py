@@ -1,0 +1,168 @@
+"""What a process's devices carry on the wire, under each policy: read from registers, tables and entries."""
+
+from __future__ import annotations
+
+import pytest
+
+from pasidlab import Machine
+from pasidlab.errors import KernelError
+from pasidlab.handles import App
+from pasidlab.hardware.cpu import split_pasid
+from pasidlab.views import text, topology
+from pasidlab.views.wire import ambiguities, wire_lines
+from pasidlab.views.wire_figure import on_the_wire
+
+
+class Mixture:
+    """A VM of a policy with a PF and an ADI, as far as it may; another VM has the lower numbers."""
+
+    def __init__(self, policy: str) -> None:
+        self.m = Machine()
+        whole, parent = self.m.plug_accelerator("dsa0"), self.m.plug_accelerator("dsa1")
+        other, vm = self.m.create_vm("vm2"), self.m.create_vm("vm1", policy=policy)
+        other_adi = self.m.assign_adi(parent, other)
+        for at in range(3):
+            other.spawn(f"other{at}").bind(other_adi)
+        self.vm = vm
+        self.devices = []
+        for assign, device in ((self.m.assign_pf, whole), (self.m.assign_adi, parent)):
+            try:
+                self.devices.append(assign(device, vm))
+            except KernelError:
+                continue
+
+    def bind(self, name: str, queue: str | None = None) -> App:
+        """A process that has every device open; the first one through ``queue``."""
+        app = self.vm.spawn(name)
+        for device in self.devices:
+            app.bind(device, queue=queue if not device.mediated else None)
+        return app
+
+
+def numbers(mixture: Mixture, app: App) -> dict[str, tuple[str, int | None]]:
+    """The way and the wire number of each device."""
+    return {line.device: (line.way, line.wire) for line in wire_lines(mixture.m, app)}
+
+
+def test_under_identity_every_device_carries_one_number() -> None:
+    """The host's, which is the guest's; the CPU's table maps it to itself."""
+    mixture = Mixture("identity")
+    app = mixture.bind("app", "dedicated")
+    assert app.pasid is not None
+    host = mixture.vm.pasids[app.pasid]
+    assert app.pasid == host
+    assert numbers(mixture, app) == {"dsa0": ("stored", host), "adi1": ("translated", host)}
+    figure = on_the_wire(mixture.m, app)
+    assert figure.node("wire:0").lines == (f"PASID {host}", "guest's = host's")
+    assert figure.node("table").lines[1] == f"HOST_PASID={host:#x}"
+    assert not figure.node("conflict").present
+
+
+def test_under_translated_only_the_interface_is_there() -> None:
+    """Its number is the host's; the guest's is in the process only."""
+    mixture = Mixture("translated")
+    app = mixture.bind("app")
+    assert app.pasid == 1
+    assert list(numbers(mixture, app).values()) == [("translated", mixture.vm.pasids[1])]
+    assert on_the_wire(mixture.m, app).node("process").word == "guest"
+    assert not any(line.conflict for line in wire_lines(mixture.m, app))
+
+
+def test_under_refuse_the_function_carries_the_guests_number_untranslated() -> None:
+    """By WQCFG and by ENQCMD alike; both reach the process."""
+    mixture = Mixture("refuse")
+    stored, enqueued = mixture.bind("a", "dedicated"), mixture.bind("b")
+    assert numbers(mixture, stored) == {"dsa0": ("stored", 1)}
+    assert numbers(mixture, enqueued) == {"dsa0": ("enqcmd", 2)}
+    figure = on_the_wire(mixture.m, enqueued)
+    assert figure.node("control").lines[1] == "translation off"
+    assert figure.node("memory:0").word == "its own"
+
+
+def test_unenforced_one_process_has_two_numbers_and_check_says_so() -> None:
+    """The talk's picture: device A receives the guest's PASID, the interface a host PASID."""
+    mixture = Mixture("unenforced")
+    app = mixture.bind("app", "dedicated")
+    host = mixture.vm.pasids[1]
+    assert numbers(mixture, app) == {"dsa0": ("stored", 1), "adi1": ("translated", host)}
+    figure = on_the_wire(mixture.m, app)
+    assert (figure.node("wire:0").word, figure.node("wire:1").word) == ("guest", "host")
+    assert figure.node("memory:0").lines[0] == figure.node("memory:1").lines[0] == "memory of app"
+    sentences = ambiguities(mixture.m, app, wire_lines(mixture.m, app))
+    named = {violation.where for violation in mixture.m.check().violations if violation.rule.number == 14}
+    assert sentences
+    assert set(sentences) <= named
+    assert figure.node("policy").state == "fault"
+    assert all(f"{sentence}." in figure.node("conflict").lines for sentence in sentences)
+
+
+def test_unenforced_enqcmd_reaches_an_entry_that_nobody_has_or_another_process() -> None:
+    """The CPU translates for the function's portal, too: with the host's number its table answers for somebody else."""
+    mixture = Mixture("unenforced")
+    first = mixture.bind("first")
+    lost = wire_lines(mixture.m, first)[0]
+    assert lost.conflict
+    assert lost.reached is not None
+    fault = mixture.m.translate(lost.rid, lost.wire, 0x1000).fault
+    assert fault is not None
+    assert lost.wire is not None
+    assert lost.reached.fault == fault.code
+    for at in range(2, lost.wire + 1):
+        mixture.bind(f"app{at}", "dedicated" if at < 4 else None)
+    stolen = wire_lines(mixture.m, first)[0]
+    assert stolen.reached is not None
+    assert (stolen.reached.whose, stolen.reached.mine) == (f"app{lost.wire}", False)
+    assert on_the_wire(mixture.m, first).node("memory:0").state == "fault"
+
+
+def test_what_is_not_bound_is_off_and_no_place_depends_on_it() -> None:
+    """A bind, an unbind and a second device change words and states, not the layout."""
+    m = Machine()
+    parents = [m.plug_accelerator("dsa0"), m.plug_accelerator("dsa1")]
+    vm = m.create_vm("vm1")
+    app = vm.spawn("app")
+    shapes = [topology(on_the_wire(m, app))]
+    adis = [m.assign_adi(parent, vm) for parent in parents]
+    shapes.append(topology(on_the_wire(m, app)))
+    assert on_the_wire(m, app).node("device:0").word == "not bound"
+    app.bind(adis[0])
+    shapes.append(topology(on_the_wire(m, app)))
+    app.unbind(adis[0])
+    shapes.append(topology(on_the_wire(m, app)))
+    assert len(set(shapes)) == 1
+
+
+def test_a_native_process_has_one_number_and_no_translation() -> None:
+    """On shared and on dedicated queues."""
+    m = Machine()
+    dsa = m.plug_accelerator("dsa0")
+    app = m.spawn("app")
+    app.bind(dsa)
+    line = wire_lines(m, app)[0]
+    assert (line.way, line.guest, line.host, line.wire) == ("native-enqcmd", 1, 1, 1)
+    assert "no VM" in text(on_the_wire(m, app))
+
+
+@pytest.mark.parametrize("pasid", [1, 0x400, 0x80000])
+def test_the_two_indices_are_those_of_the_processor(pasid: int) -> None:
+    """Whatever number a guest carries, the boxes name the entries that its ENQCMD reads."""
+    mixture = Mixture("translated")
+    app = mixture.bind("app")
+    app.process.mm.pasid = pasid
+    index, figure = split_pasid(pasid), on_the_wire(mixture.m, app)
+    half = "high" if index.high else "low"
+    assert figure.node("directory").lines[0] == f"{half} directory [{index.directory}]"
+    assert figure.node("table").lines[0] == f"table [{index.table}]"
+    assert figure.node("table").state == ("live" if pasid == 1 else "off")
+
+
+def test_of_a_guest_pasid_without_an_entry_nothing_leaves_the_cpu() -> None:
+    """Exit 72; no device gets the number."""
+    mixture = Mixture("translated")
+    app = mixture.vm.spawn("app")
+    with mixture.m.hypervisor("serve", "refuse"):
+        app.bind(mixture.devices[0])
+    figure = on_the_wire(mixture.m, app)
+    assert figure.node("out").lines[1] == "nothing: exit 72"
+    assert figure.node("wire:0").lines[0] == "nothing"
+    assert "never accepted" in figure.node("conflict").lines[1]

@@ -1,0 +1,49 @@
+"""What the lab says of policies of VMs and of traps. Templates are filled with ``str.format``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["HYPERVISOR", "NUMBERS"]
+
+NUMBERS: Final[dict[str, tuple[str, str]]] = {
+    # policy of a VM: (label, what it means and costs)
+    "": ("the first device decides", "An ADI makes it 'translated', a PF 'identity'."),
+    "identity": (
+        "identity: the host's numbers",
+        "One number everywhere. Cost: no two guests share one, none moves to another host.",
+    ),
+    "translated": (
+        "translated: its own numbers",
+        "Own numbers, ADIs only. Cost: no PF, a trap for each programming, CPU tables.",
+    ),
+    "refuse": (
+        "refuse: one kind of device",
+        "Own numbers. Cost: a VM with a PF gets no ADI, and the other way round.",
+    ),
+    "unenforced": (
+        "unenforced: see what goes wrong",
+        "Own numbers, any device. Cost: one number gets two meanings.",
+    ),
+}
+
+HYPERVISOR: Final = {
+    "off": "You are not the hypervisor",
+    "off-more": "Traps of guests are served as they come. Hold them, then let a guest bind, unbind or copy.",
+    "on": "You are the hypervisor",
+    "on-more": "The next trap of a guest will wait here.",
+    "at": "{trap}",
+    "at-more": "The pictures stand here. What can be altered: {number}. If you refuse, {vm} is told: {refusal}.",
+    "does-virtual command": "A guest has no PASIDs to give: it asks its hypervisor, by a register.",
+    "does-invalidation": "In caching mode a flush tells the hypervisor that a guest's entry changed: bind or unbind.",
+    "does-page response": "The guest's answer to a page request of a device; the device waits for it.",
+    "does-device register": "An ADI's register with a PASID: the guest's number is stored, and replaced later.",
+    "does-device command": "A command to an ADI; ENABLE_WQ is where the guest's PASID becomes the host's.",
+    "does-portal": "A descriptor for the portal of an ADI while nobody may submit directly.",
+    "does-VM exit": "ENQCMD found no translation for the guest's number: exit 72 or 73.",
+    "at-fixed": "The pictures stand here. It has no number to alter. If you refuse, {vm} is told: {refusal}.",
+    "elsewhere": "{count} call{s} wait{verb}",
+    "elsewhere-more": "None of them has happened yet. Choose one and decide it.",
+    "a-number": "The number to put in",
+    "and-now": "{vm} now:",
+}
