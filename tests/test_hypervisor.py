@@ -134,20 +134,34 @@ def test_a_refused_flush_leaves_the_guest_with_a_bind_that_the_host_never_made(d
 
 
 def test_a_refused_exit_is_a_general_protection_fault_and_an_altered_one_an_entry_by_hand(desk):
-    """#GP ends the program's call. An entry by hand lets the instruction go on with the other VM's number: found."""
-    desk.apps[1].bind(desk.devices[1])
+    """#GP ends the program's call. An entry by hand sends it into the memory of another program: rule 7 names it."""
+    other = desk.vms[0].spawn("other")
+    other.bind(desk.devices[0])
     with desk.m.hypervisor("serve", "refuse"):
         desk.apps[0].bind(desk.devices[0])
     with desk.m.hypervisor("refuse"), pytest.raises(KernelError) as error:
         desk.copy(0)
     assert error.value.name == "EFAULT"
     assert "injected" in error.value.reason
-    theirs = desk.vms[1].pasids[1]
-    with desk.m.hypervisor(f"alter {theirs}"):
+    host_pasid = desk.vms[0].pasids[other.pasid]
+    with desk.m.hypervisor(f"alter {host_pasid}"):
         outcome, _ = desk.copy(0)
     assert outcome.completion is None
     assert {one.rule.number for one in desk.m.check().violations} >= {7}
     desk.vms[0].crash()
+    assert desk.m.check().ok
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 77, 1 << 20, 1 << 70])
+def test_no_entry_by_hand_leads_to_a_number_that_is_not_the_vms_own(desk, number):
+    """Another VM's PASID, a default one, none at all: KVM refuses, and the program is told to try again."""
+    desk.apps[1].bind(desk.devices[1])
+    with desk.m.hypervisor("serve", "refuse"):
+        desk.apps[0].bind(desk.devices[0])
+    for wrong in (number, desk.vms[1].pasids[1]):
+        with desk.m.hypervisor(*[f"alter {wrong}"] * 4), pytest.raises(KernelError) as error:
+            desk.copy(0)
+        assert error.value.name == "EAGAIN"
     assert desk.m.check().ok
     assert desk.copy(1)[1] == b"abc"
 

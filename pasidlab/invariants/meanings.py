@@ -69,11 +69,14 @@ def _translated(vmm: Vmm, own: list[Entry]) -> Iterator[str]:
 
 
 def _shared_tags(present: list[Entry]) -> Iterator[str]:
-    """Nested entries are cached under domain and PASID, whatever the device."""
+    """Nested entries are cached under domain and PASID, whatever the device.
+
+    Two page tables under *one* number of the host are another matter: a guest that does that harms itself.
+    """
     seen: dict[tuple[int, int], Entry] = {}
     for entry in present:
         if entry.field("PGTT") != PGTT.NESTED:
             continue
         first = seen.setdefault((entry.field("DID"), entry.pasid), entry)
-        if first.field("FLPTPTR") != entry.field("FLPTPTR"):
+        if first.ioasid != entry.ioasid:
             yield f"{first} and {entry} share their tag in the IOTLB, and mean different page tables"

@@ -99,6 +99,8 @@ class _Parts:
     def _add_entry(self, vm: VirtualMachine, slot: int, guest: int) -> None:
         host = vm.vmm.kvm.entry(guest)
         lines = (f"{guest} → {host}", "valid") if host is not None else (f"{guest} → none", "not valid")
+        if not vm.vmm.kvm.vmcs.translates_pasids:
+            lines = (f"{guest} → {guest}", "translation is off")
         state = "live" if host is not None else "off"
         word = f"{vm.name}  V={int(host is not None)}"
         self.nodes.append(Node(f"kvm:{slot}:{guest}", lines, "entry", "kvm", state, word=word, columns=22))

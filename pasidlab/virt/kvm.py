@@ -317,8 +317,13 @@ class KvmVm(Actor, state=("high", "low")):
         return Resume.SKIP
 
     def _enter_by_hand(self, guest_pasid: int, host_pasid: int) -> bool:
-        """Write an entry that no BIND asked for; ``False`` if there is no such living PASID."""
+        """Write an entry that no BIND asked for; ``False`` if this VM has no such living PASID."""
+        core = self._kernel.ioasid
+        own = core.sets.find_mm(self._mm)
         try:
+            if own is None:
+                raise KernelError("ENXIO", f"{self.name} has no PASIDs any more")
+            core.living(host_pasid, own)
             self._set_entry(guest_pasid, host_pasid)
         except KernelError as error:
             self.emit(Verb.REFUSE, error.reason, after=f"-{error.name}")

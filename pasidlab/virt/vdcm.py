@@ -240,6 +240,8 @@ class MediatedDevice(ComposedRegisters, state=("programmed",)):
         self._kernel.ioasid.work.cancel(self)
         if self.programmed is not None:
             host_pasid, self.programmed = self.programmed, None
+            if self._kernel.ioasid.ids[host_pasid].free_pending:
+                self.vectors.unwire_pasid(host_pasid)
             self._kernel.ioasid.put(host_pasid, self.holder)
 
     # --- notifications ------------------------------------------------------------------------------------------------

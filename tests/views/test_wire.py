@@ -8,7 +8,10 @@ from pasidlab import Machine
 from pasidlab.errors import KernelError
 from pasidlab.handles import App
 from pasidlab.hardware.cpu import split_pasid
+from pasidlab.stories import STORIES, play
 from pasidlab.views import text, topology
+from pasidlab.views.queue_figure import work_queue
+from pasidlab.views.traps_beliefs import beliefs
 from pasidlab.views.wire import ambiguities, wire_lines
 from pasidlab.views.wire_figure import on_the_wire
 
@@ -166,3 +169,18 @@ def test_of_a_guest_pasid_without_an_entry_nothing_leaves_the_cpu() -> None:
     assert figure.node("out").lines[1] == "nothing: exit 72"
     assert figure.node("wire:0").lines[0] == "nothing"
     assert "never accepted" in figure.node("conflict").lines[1]
+
+
+@pytest.mark.parametrize(("name", "stride"), [("two-numbers", 1), ("conflict", 17)])
+def test_the_pictures_of_a_mixture_can_be_drawn_in_the_middle_of_an_operation(name: str, stride: int) -> None:
+    """All through a story: on the wire, the queues, the guests' beliefs."""
+    story = STORIES[name]
+    machine = story.make()
+    list(play(story, machine))
+    for step in range(machine.timeline.floor, machine.timeline.last + 1, stride):
+        machine.timeline.go(step)
+        for vm in machine.vms:
+            assert all(text(on_the_wire(machine, app)) for app in vm.apps)
+            assert all(beliefs(machine, vm))
+        for device in machine.accelerators:
+            assert text(work_queue(machine, device, 0))

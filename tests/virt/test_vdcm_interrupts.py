@@ -242,6 +242,20 @@ def test_work_that_waits_when_its_pasid_is_freed_still_interrupts():
     assert world.holders(world.h2) == []
 
 
+@pytest.mark.parametrize("stop", [Command.DISABLE_WQ, Command.RESET_WQ, Command.DISABLE_DEVICE])
+def test_a_queue_that_stops_before_the_hosts_work_runs_lets_go_of_the_vector_as_well(stop):
+    """FREE has queued the clean-up; the guest's own command cancels it, and does all of it."""
+    world = Interrupts("dedicated")
+    world.guest1.permit(1)
+    world.guest1.set_vector()
+    world.vm1.free_pasid(1)
+    world.guest1.command(stop, 0 if stop is Command.DISABLE_DEVICE else 1)
+    assert world.holders(world.h1) == []
+    world.m.run()
+    assert world.h1 not in world.core.ids
+    assert world.m.check().ok
+
+
 def test_a_message_for_another_address_reaches_nobody(world):
     """A guest writes what it likes into its own table; it can interrupt itself only."""
     world.guest1.permit(1)
