@@ -150,9 +150,11 @@ class ConfigSpace(Part):
         self.words[PRI_CAPABILITY + 4] = (kept & ~stopped if enabled else kept | stopped) | enabled
 
     def _write_device_control(self, value: int) -> None:
-        """Initiate FLR reads as zero: it is an order, not a state."""
+        """Initiate FLR reads as zero: it is an order, not a state. What went wrong with page requests is forgotten."""
         if self._reset is not None and value & _INITIATE_FLR:
             self._reset()
+            if PRI_CAPABILITY + 4 in self.words:
+                self.words[PRI_CAPABILITY + 4] = self.read(PRI_CAPABILITY + 4) & ~_PRI_ERRORS
 
     def flag_page_request(self, error: str) -> None:
         """The page request interface ran into an error: ``RF`` or ``UPRGI``."""

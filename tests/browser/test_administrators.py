@@ -14,8 +14,8 @@ from tests.browser.notebook import Notebook
 pytestmark = pytest.mark.browser
 
 PLACES = """() => [...document.querySelectorAll('.pl-lab .pl-group, .pl-lab .pl-stack')].map((part) => {
-  const box = part.getBoundingClientRect();
-  return [part.className, box.x, box.y, box.width, box.height].join(' ');
+  const box = part.getBoundingClientRect(), lab = part.closest('.pl-lab').getBoundingClientRect();
+  return [part.className, ...[box.x - lab.x, box.y - lab.y, box.width, box.height].map(Math.round)].join(' ');
 })"""
 CUT = """() => {
   const high = '.pl-controls .pl-hint, .pl-message';

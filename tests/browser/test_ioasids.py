@@ -142,6 +142,7 @@ def test_who_runs_is_brought_into_sight(notebook: Notebook) -> None:
         lab.inner("Notifier chains")
         lab.choose("process", "vm8: app")
         lab.press("free-early")
+        lab.go("back")
         scrolled = lab.page.evaluate("() => document.querySelector('.jp-WindowedPanel-outer').scrollTop")
         running = lab.node("set:8:host.kvm%5Bvm8%5D")
         for _ in range(12):

@@ -198,6 +198,20 @@ def test_the_first_device_decides_the_policy():
     assert world.refused(world.m.assign_pf, world.m.device("dsa1"), vm).name == "EPERM"
 
 
+def test_a_vm_that_stopped_its_functions_page_requests_does_not_stop_those_of_the_next_owner():
+    """A response failure is the function's error until it is reset: the host's processes get their pages again."""
+    world = World()
+    vm = world.vm("vm1", policy="identity")
+    world.m.assign_pf(world.dsa, vm)
+    world.dsa.hardware.config.flag_page_request("RF")
+    assert world.dsa.hardware.config.page_requests == 0
+    vm.crash()
+    app = world.m.spawn("app")
+    app.bind(world.dsa)
+    src, dst = app.buffer(b"x" * 64), app.buffer(4096, populate=False)
+    assert app.copy(world.dsa, src, dst, 64, block_on_fault=True).ok
+
+
 @pytest.mark.parametrize("pasid", [0, None])
 def test_what_is_left_in_a_functions_tlb_reaches_nobody(pasid):
     """VFIO resets the function when it is opened and when it is closed: the host's lines go, and the VM's."""

@@ -7,19 +7,19 @@ from typing import Final
 __all__ = ["HYPERVISOR", "NUMBERS"]
 
 NUMBERS: Final[dict[str, tuple[str, str]]] = {
-    # policy of a VM: (label, what it means and costs)
-    "": ("the first device decides", "An ADI makes it 'translated', a PF 'identity'."),
+    # policy of a VM: (label, what it means and costs; nothing where an ADI makes it translated, a PF identity)
+    "": ("the first device decides", ""),
     "identity": (
         "identity: the host's numbers",
-        "One number everywhere. Cost: no two guests share one, none moves to another host.",
+        "One number everywhere. Cost: guests share none, and cannot move.",
     ),
     "translated": (
         "translated: its own numbers",
-        "Own numbers, ADIs only. Cost: no PF, a trap for each programming, CPU tables.",
+        "ADIs only. Cost: a trap for each programming, tables in the CPU.",
     ),
     "refuse": (
         "refuse: one kind of device",
-        "Own numbers. Cost: a VM with a PF gets no ADI, and the other way round.",
+        "Own numbers. Cost: a VM with a PF gets no ADI, or the reverse.",
     ),
     "unenforced": (
         "unenforced: see what goes wrong",

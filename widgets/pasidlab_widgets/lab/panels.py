@@ -21,7 +21,7 @@ from pasidlab_widgets.lab.hypervisor_words import NUMBERS
 from pasidlab_widgets.lab.message import Message
 from pasidlab_widgets.lab.mistake_words import MISTAKES
 from pasidlab_widgets.lab.mistakes import attempt, description, stage_of
-from pasidlab_widgets.lab.words import APIS, EMPTY, GROUPS, LABELS, POLICIES, WHY
+from pasidlab_widgets.lab.words import APIS, GROUPS, LABELS, POLICIES, WHY
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
@@ -83,7 +83,6 @@ class MachinePanel(Panel):
     def __init__(self, act: Act, renew: Callable[[str, str], object]) -> None:
         super().__init__("machine", act)
         name = self._field("device-name", text("device-name", "dsa1"))
-        self._waiting = w.HTML()
         self.asked = False
         policy, api, work = self._menu("policy"), self._menu("api"), self._menu("work")
         self.menus["policy"].offer([(POLICIES[key], key) for key in QUOTA_POLICIES])
@@ -99,7 +98,6 @@ class MachinePanel(Panel):
                 self._button("run-all", lambda m: actions.run(m, everything=True)),
             ),
             work,
-            self._waiting,
             policy,
             (api, again.widget),
         )
@@ -118,13 +116,9 @@ class MachinePanel(Panel):
     def refresh(self, machine: Machine) -> None:
         """Waiting work, and a free name for the next accelerator. Whoever does something else has changed his mind."""
         self.ask(False)
-        pending = machine.pending
-        labels = ", ".join(action.label for action in pending[:3]) + (" …" if len(pending) > 3 else "")
-        words = EMPTY["waiting"].format(labels=labels) if pending else EMPTY["work"]
         self.menus["work"].offer(choices.work(machine))
-        self._waiting.value = _hint(words)
         for name in ("run-next", "run-all"):
-            self.buttons[name].allow("" if pending else WHY["no-work"])
+            self.buttons[name].allow("" if machine.pending else WHY["no-work"])
         _suggest(self.fields["device-name"], "dsa", machine.functions.keys(), 0)
 
 
@@ -137,13 +131,12 @@ class VmPanel(Panel):
         quota = self._field("quota", number("quota", 64))
         vm, device, queue = self._menu("vm", changed), self._menu("device"), self._menu("queue")
         numbers = self._menu("numbers", changed)
-        self._allowed, self.cost = w.HTML(), w.HTML()
+        self._allowed = w.HTML()
         self.menus["numbers"].offer([(label, key) for key, (label, _) in NUMBERS.items()])
         self.menus["queue"].offer([("shared", "shared"), ("dedicated", "dedicated")])
         self._show(
             (name, quota),
             numbers,
-            self.cost,
             (
                 self._button("create-vm", lambda m: self._create(m, name.value, quota.value), "primary"),
                 self._button("set-quota", lambda m: actions.set_quota(m, self.menus["vm"].value, quota.value)),
@@ -179,8 +172,8 @@ class VmPanel(Panel):
         for name in ("crash", "set-quota"):
             self.buttons[name].allow(no_vm)
         self.buttons["set-quota"].relabel(LABELS["set-quota"].format(vm=chosen) if chosen else "")
-        self.cost.value = _hint(NUMBERS[self.menus["numbers"].value][1])
-        self._allowed.value = _hint(choices.allowance(machine, chosen))
+        policy = self.menus["numbers"].value
+        self._allowed.value = _hint(NUMBERS[policy][1] if policy else choices.allowance(machine, chosen))
         _suggest(self.fields["vm-name"], "vm", machine.vmms.keys(), 1)
 
 

@@ -225,8 +225,6 @@ EMPTY: Final = {
     "no-table": "Plug in an accelerator to see its PASID table.",
     "entry-title": "PASID entry",
     "lines-title": "Every call, newest first",
-    "work": "No work is waiting.",
-    "waiting": "Waiting: {labels}",
     "choose": "none yet",
     "no-ioasid": "No IOASID is allocated yet: assign an ADI, or bind a process.",
     "not-out": "not allocated",
