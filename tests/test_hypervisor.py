@@ -4,6 +4,8 @@ import pytest
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.accelerator.descriptor import CompletionStatus
+from pasidlab.hardware.iommu.vtd.register_file import GCMD
+from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import Verb
 from pasidlab.virt.traps import Answer, Decision, TrapKind
 from tests.worlds import World
@@ -310,3 +312,70 @@ def test_only_the_portal_of_a_shared_interface_can_be_emulated():
     """A dedicated queue's descriptors carry no PASID: -EINVAL."""
     desk = Desk("dedicated")
     assert desk.refused(desk.devices[0].emulate_portal).name == "EINVAL"
+
+
+def ending_at_its_trap(desk):
+    """A call that waits at a trap which is its last step: a page goes whose PASID the host was never asked to bind."""
+    with desk.m.hypervisor("serve", "refuse"):
+        desk.apps[0].bind(desk.devices[0])
+    page = desk.apps[0].buffer(8)
+    desk.m.hold_traps()
+    waiting = desk.call(0, "free", page)
+    assert desk.time.last == waiting.step
+    return page, waiting
+
+
+@pytest.mark.parametrize("answer", ["serve", "refuse"])
+def test_a_call_whose_trap_is_its_last_step_is_carried_out_once(desk, answer):
+    """Standing at the end is not the same as having gone there."""
+    page, _ = ending_at_its_trap(desk)
+    desk.m.decide(answer)
+    assert desk.m.traps == []
+    assert page not in desk.apps[0].process.mm.areas
+    assert [".free(" in one.line for one in desk.time.operations].count(True) == 1
+
+
+def test_a_call_whose_trap_is_its_last_step_has_not_happened_before_it_is_decided(desk):
+    """Another call comes before it; given up, it never was."""
+    page, waiting = ending_at_its_trap(desk)
+    desk.vms[1].spawn("other")
+    assert page in desk.apps[0].process.mm.areas
+    assert desk.m.traps == [waiting]
+    desk.m.forget_trap(waiting.number)
+    assert page in desk.apps[0].process.mm.areas
+
+
+def test_answers_given_beforehand_serve_the_rest_also_while_traps_are_held(desk):
+    """Inside the block nothing waits; behind it everything does again."""
+    desk.m.hold_traps()
+    with desk.m.hypervisor("serve"):
+        assert desk.apps[0].bind(desk.devices[0]) == 1
+        assert desk.apps[1].bind(desk.devices[1]) == 1
+    with desk.m.hypervisor():
+        desk.apps[1].unbind(desk.devices[1])
+    assert desk.bind(1).trap.vm == "vm2"
+
+
+@pytest.mark.parametrize("nonsense", [7, None, b"serve", ["refuse"]])
+def test_an_answer_that_is_no_text_is_refused(desk, nonsense):
+    """-EINVAL, and nothing happens."""
+    desk.m.hold_traps()
+    desk.bind(0)
+    with pytest.raises(KernelError) as error:
+        desk.m.decide(nonsense)
+    assert error.value.name == "EINVAL"
+    with pytest.raises(KernelError), desk.m.hypervisor(nonsense):
+        pass
+
+
+def test_an_interface_whose_probe_fails_inside_another_operation_is_no_trap_door():
+    """The guest cannot take its new device into use; its stores and an emulated portal are answered all the same."""
+    desk = Desk()
+    vm, m = desk.vms[0], desk.m
+    with m.timeline.operation("the guest switches its invalidation queue off, and gets an interface"):
+        vm.kernel.platform.mmio.write(IOMMU_BASE + GCMD, 0, 4)
+        with pytest.raises(KernelError):
+            m.assign_adi(desk.dsa, vm, queue="shared")
+    m.vm("vm1").vmm.mdevs["adi2"].emulate_portal(True)
+    vm.crash()
+    assert m.check().ok

@@ -67,7 +67,7 @@ class Hypervisor(Handle):
         super().__init__(machine)
         self.desk = TrapDesk()
         self.holds_traps = False
-        self._script: tuple[Decision, ...] = ()
+        self._script: tuple[Decision, ...] | None = None
         self._waiting: tuple[WaitingTrap, ...] = ()
         self._at: WaitingTrap | None = None
 
@@ -75,7 +75,8 @@ class Hypervisor(Handle):
 
     @contextmanager
     def hypervisor(self, *answers: str) -> Iterator[None]:
-        """Answer the traps of the calls inside, in order: ``"serve"``, ``"refuse"``, ``"alter 7"``; the rest is served.
+        """Answer the traps of the calls inside, in order: ``"serve"``, ``"refuse"``, ``"alter 7"``; the rest is served,
+        and none of them is held.
 
         ``-EINVAL`` for anything else. A refusal that the guest cannot be told of is believed to have been done:
 
@@ -159,15 +160,14 @@ class Hypervisor(Handle):
         ``play`` does it, with the given text before its recorded ``line``; ``asks``: its traps may be held.
         """
         self._leave()
-        if asks and self.holds_traps and not self._script:
-            return self._hold(line, play)
-        if not self._script:
-            return play("")
-        self.desk.begin(self._script)
+        if self._script is None:
+            return self._hold(line, play) if asks and self.holds_traps else play("")
+        script = self._script
+        self.desk.begin(script)
         try:
-            return play(_prefix(self._script))
+            return play(_prefix(script))
         finally:
-            self._script = self._script[len(self.desk.end()) :]
+            self._script = script[len(self.desk.end()) :]
 
     def _hold(self, line: str, play: Callable[[str], R]) -> R:
         results: list[R] = []
@@ -210,20 +210,23 @@ class Hypervisor(Handle):
         return Decided(result)
 
     def _leave(self) -> None:
-        """Go back to before the call at whose trap the timeline stands; one that was stepped to its end is done."""
+        """Go back to before the call at whose trap the timeline stands; one that was stepped to its end is done.
+
+        A call whose trap is its last step ends nowhere else: it is not done by standing there.
+        """
         at, self._at = self._at, None
         operation = self.timeline.operation_now
         if at is None or operation is None or at not in self._waiting or operation.first != at.begin:
             return
-        if self.timeline.now < operation.last:
-            self.timeline.go(at.begin)
-        else:
+        if at.step < self.timeline.now == operation.last:
             self._drop(at.number)
+        else:
+            self.timeline.go(at.begin)
 
 
-def _decision(text: str) -> Decision:
+def _decision(text: object) -> Decision:
     try:
-        return Decision.parse(text)
+        return Decision.parse(str(text))
     except ValueError:
         raise KernelError("EINVAL", f"an answer must be 'serve', 'refuse' or 'alter 7', not {text!r}") from None
 

@@ -20,6 +20,7 @@ from pasidlab.hardware.bus import ECAM_SIZE, ConfigSpaces
 from pasidlab.hardware.config_space import ConfigSpace
 from pasidlab.hardware.cpu import Cpu, LocalApic
 from pasidlab.hardware.mmio import AddressMap
+from pasidlab.kernel.driver import PciDevice
 from pasidlab.kernel.ioasid.quota.cgroup import cgroups_of
 from pasidlab.kernel.iommu.uapi import GuestPasidBind
 from pasidlab.kernel.kernel import Kernel
@@ -211,9 +212,10 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             portal = parent.bar2 + at.portal_offset(queue.index, ims=True)
             pages = at.PORTAL_PAGE if mode == "shared" else 2 * at.PORTAL_PAGE
             first = at.PORTAL_LIMITED if mode == "shared" else at.PORTAL_UNLIMITED
-            driver = self._plug(name, VirtualFunction(device, device.config, portal + first), first, pages)
-            device.plugged(self.guest.platform, driver.bar2 + first)
-            return driver
+            function = VirtualFunction(device, device.config, portal + first)
+            found = self._plug(name, function, first, pages)
+            device.plugged(self.guest.platform, found.bar2 + first)
+            return self.guest.probe(*found)
 
     def attach_function(self, device: Driver, name: str) -> Driver:
         """Give a whole physical function to the guest, unmediated; returns the guest's driver of it.
@@ -236,10 +238,10 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             has_ats = self.host.iommu.devices[device.rid].ats
             config = ConfigSpace(self.timeline, f"{self.path}.config[{name}]", device.pci.identity, ats=has_ats)
             function = VirtualFunction(first.target, config, device.bar2, first.size)
-            return self._plug(name, function, 0, 0 if second is None else second.size)
+            return self.guest.probe(*self._plug(name, function, 0, 0 if second is None else second.size))
 
-    def _plug(self, name: str, function: VirtualFunction, offset: int, size: int) -> Driver:
-        """Put BAR0, configuration space and the portals into the guest's address map and tell the guest.
+    def _plug(self, name: str, function: VirtualFunction, offset: int, size: int) -> PciDevice:
+        """Put BAR0, configuration space and the portals into the guest's address map; what its kernel will find there.
 
         Portals are pages of the real device.
         """
@@ -253,7 +255,7 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             target, target_offset = self.host.platform.mmio.find(function.portal)
             self.mmio.add(bar2 + offset, size, target, f"{name} portals", target_offset)
         self.viommu.devices[rid] = name
-        return self.guest.probe(name, rid, bar0, bar2)
+        return PciDevice(name, rid, bar0, bar2)
 
     def bind_raw(self, device: str, host_pasid: int, root: int) -> None:
         """Ask VFIO to bind a guest page table under any host PASID, past the emulated unit."""
