@@ -3,6 +3,7 @@
 import pytest
 
 from pasidlab.errors import KernelError
+from pasidlab.handles.work import Outcome
 from pasidlab.hardware.accelerator.descriptor import CompletionStatus
 from pasidlab.timeline import Verb
 from tests.worlds import World
@@ -87,3 +88,13 @@ def test_reading_outside_is_refused(world):
     assert world.refused(world.vm1.page, bytes(4097)).name == "EINVAL"
     with pytest.raises(KernelError):
         world.vm1.read("0", 1)
+
+
+def test_a_record_that_somebody_else_has_written_is_read_as_it_is(world):
+    """A status that no device writes is told by its number; the call does not break over it."""
+    app = world.vm1.spawn("app")
+    app.bind(world.adi)
+    src, dst = app.buffer(b"abc"), app.buffer(3)
+    ticket = app.submit(world.adi, src, dst, 3)
+    app.write(ticket.record, b"\x27" + bytes(7))
+    assert repr(Outcome(ticket.poll())) == "<status 0x27 after 0 bytes at 0x0>"

@@ -50,7 +50,13 @@ class Flag(IntFlag):
 
 @unique
 class CompletionStatus(IntEnum):
-    """Status of a completion record; the codes from 0x10 on also serve as error codes of the SWERR register."""
+    """Status of a completion record; the codes from 0x10 on also serve as error codes of the SWERR register.
+
+    A record lies in memory, where anything may be: a value that is no status has its number for a name.
+
+    >>> CompletionStatus(1).name, CompletionStatus(0x27).name
+    ('SUCCESS', 'status 0x27')
+    """
 
     NONE = 0x00
     SUCCESS = 0x01
@@ -81,6 +87,14 @@ class CompletionStatus(IntEnum):
     HW_ERR1 = 0x20
     HW_ERR_DRB = 0x21
     TRANSLATION_FAIL = 0x22
+
+    @classmethod
+    def _missing_(cls, value: object) -> CompletionStatus | None:
+        if not isinstance(value, int) or not 0 <= value < 1 << COMPLETION["status"].width:
+            return None
+        strange = int.__new__(cls, value)
+        strange._name_, strange._value_ = f"status {value:#x}", value
+        return strange
 
 
 class Descriptor(NamedTuple):
