@@ -20,8 +20,10 @@ from pasidlab.views.life_cycle import life_cycle
 from pasidlab.views.machine_map import machine_map
 from pasidlab.views.mapping import guest_to_host
 from pasidlab.views.pasid_table import entry_bits
+from pasidlab.views.queue_figure import work_queue
 from pasidlab.views.quota_bars import quota_bars
 from pasidlab.views.walk_graph import walk_graph
+from pasidlab.views.wire_figure import on_the_wire
 
 HERE = Path(__file__).parent
 _CHAPTER = "Neither can reach"
@@ -29,7 +31,7 @@ _CHAPTER = "Neither can reach"
 
 def pictures() -> dict[str, str]:
     """Every picture by its file name."""
-    return _two_vms() | _free_before_unbind() | _walks()
+    return _two_vms() | _free_before_unbind() | _walks() | _two_numbers()
 
 
 def _two_vms() -> dict[str, str]:
@@ -74,6 +76,24 @@ def _walks() -> dict[str, str]:
         "walk-fault.svg": svg(walk_graph(m.translate(dsa.rid, pasid, page + 0x1000, caches=False))),
         "pasid-entry.svg": bits_svg(entry_bits(m, dsa.name, pasid)),
     }
+
+
+def _two_numbers() -> dict[str, str]:
+    """One process on a function and an interface, with nobody to keep numbers apart; and the queue of three VMs."""
+    m = Machine()
+    function, parent = m.plug_accelerator("dsa0"), m.plug_accelerator("dsa1")
+    vms = [m.create_vm(f"vm{at}", policy="unenforced" if at == 1 else None) for at in (1, 2, 3)]
+    devices = [m.assign_adi(parent, vm) for vm in vms]
+    function_in_vm = m.assign_pf(function, vms[0])
+    apps = [vm.spawn("app") for vm in vms]
+    for app, device in zip(apps, devices, strict=True):
+        app.bind(device)
+    apps[0].bind(function_in_vm, queue="dedicated")
+    for app, device in zip(apps, devices, strict=True):
+        src, dst = app.buffer(bytes(8000)), app.buffer(8000)
+        app.submit(device, src, dst, 8000)
+    m.run(m.pending[1].number)
+    return {"two-numbers.svg": svg(on_the_wire(m, apps[0])), "shared-queue.svg": svg(work_queue(m, "dsa1", 0))}
 
 
 def main() -> None:

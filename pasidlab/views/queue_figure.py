@@ -36,7 +36,7 @@ def work_queue(machine: Machine, device: str, wq: int) -> Figure:
     >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); vm = m.create_vm("vm1"); adi = m.assign_adi(dsa, vm)
     >>> app = vm.spawn("app"); _ = app.bind(adi); at = app.buffer(8); _ = app.submit(adi, at, at, 8)
     >>> work_queue(m, "dsa0", 0).node("slot:0").lines
-    ('0 MEMMOVE', 'host 2 = guest 1', '8 bytes')
+    ('MEMMOVE', 'host 2 = guest 1', 'no. 0, 8 bytes')
     """
     made = _Parts(machine, device, wq)
     room = room_of(machine.accelerators[device], wq)
@@ -167,8 +167,8 @@ class _Parts:
                 self._add(key, ("", "", ""), "entry", "off", " ", _MOVING, at, present=False)
 
     def _add_work(self, key: str, work: Work, at: tuple[int, int], wide: int, moving: bool = False) -> None:
-        name = work.name if moving else QUEUE["ticket"].format(ticket=work.ticket, name=work.name)
-        lines = (name, _numbers(work), _progress(work) if moving else _size(work))
+        waits = QUEUE["ticket"].format(ticket=work.ticket, size=_size(work))
+        lines = (work.name, _numbers(work), _progress(work) if moving else waits)
         self._add(key, lines, "entry", self._state(work.owner), work.owner, wide, at)
 
 

@@ -99,7 +99,7 @@ WAYS: Final[dict[str, tuple[str, str, str, str]]] = {
 
 QUEUE: Final = {
     "title": "{queue} of {device}: {mode}",
-    "note": "Who submits, what waits in the queue (tickets say in which order it came), and what the engine has begun. "
+    "note": "Who submits, what waits in the queue (its number says when it came), and what the engine has begun. "
     "A word, a glyph and a colour say whose a descriptor is.",
     "nothing": "Plug in an accelerator to see its work queues.",
     "portals": "portals",
@@ -118,7 +118,7 @@ QUEUE: Final = {
     "engine": "engine",
     "moving": "{count} in flight",
     "resting": "nothing in flight",
-    "ticket": "{ticket} {name}",
+    "ticket": "no. {ticket}, {size}",
     "slot": "slot {slot}",
     "empty": "empty",
     "of": "{guest} of {owner}",

@@ -36,6 +36,8 @@ SAID = {
     "walk.svg": "first L4",
     "walk-fault.svg": "fault 0x71",
     "pasid-entry.svg": "PGTT",
+    "two-numbers.svg": "host's 4",
+    "shared-queue.svg": "4096 of 8000 bytes",
 }
 
 
