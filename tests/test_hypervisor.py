@@ -246,8 +246,10 @@ def test_going_on_by_hand_to_the_end_counts_as_served(desk):
     desk.m.hold_traps()
     desk.bind(0)
     desk.time.forward_over()
-    desk.vms[1].spawn("other")
     assert desk.m.traps == []
+    with pytest.raises(KernelError, match="no trap waits"):
+        desk.m.decide("serve")
+    desk.vms[1].spawn("other")
     assert desk.vms[0].pasids == {1: 3}
 
 

@@ -103,6 +103,8 @@ class Hypervisor(Handle):
         What administrators do (create, assign, spawn, quotas) is not held. Switched off, nothing waits any more: the
         calls that did have not happened.
         """
+        if type(on) is not bool:
+            raise KernelError("EINVAL", f"traps are held (True) or not (False), not {on!r}")
         self.holds_traps = on
         if not on:
             self._leave()
@@ -110,7 +112,11 @@ class Hypervisor(Handle):
 
     @property
     def traps(self) -> list[WaitingTrap]:
-        """The traps that wait, in the order in which they began to."""
+        """The traps that wait, in the order in which they began to.
+
+        Who has gone on from one to the end of its call has let it happen: it was served.
+        """
+        self._let_happen()
         return sorted(self._waiting, key=lambda one: one.number)
 
     @property
@@ -210,18 +216,24 @@ class Hypervisor(Handle):
         return Decided(result)
 
     def _leave(self) -> None:
-        """Go back to before the call at whose trap the timeline stands; one that was stepped to its end is done.
+        """Go back to before the call at whose trap the timeline stands.
 
         A call whose trap is its last step ends nowhere else: it is not done by standing there.
         """
+        self._let_happen()
         at, self._at = self._at, None
         operation = self.timeline.operation_now
-        if at is None or operation is None or at not in self._waiting or operation.first != at.begin:
+        if at is not None and at in self._waiting and operation is not None and operation.first == at.begin:
+            self.timeline.go(at.begin)
+
+    def _let_happen(self) -> None:
+        """A call that was stepped from its trap to its end is done."""
+        at, operation = self._at, self.timeline.operation_now
+        if at is None or operation is None or operation.first != at.begin:
             return
         if at.step < self.timeline.now == operation.last:
             self._drop(at.number)
-        else:
-            self.timeline.go(at.begin)
+            self._at = None
 
 
 def _decision(text: object) -> Decision:

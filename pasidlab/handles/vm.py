@@ -244,9 +244,12 @@ class VirtualMachine(Handle):
         """Let the hypervisor ask VFIO to bind a process's page table under any host PASID: what a wrong or hostile one
         may do.
 
-        Errors: ``-EINVAL`` out of range, ``-ENOENT`` not allocated, ``-EACCES`` another VM's, ``-EBUSY`` bound already
-        on a whole function (on an interface one more user is counted: its siblings share the parent's table).
+        Errors: ``-EINVAL`` out of range, or a process of somebody else; ``-ENOENT`` not allocated, ``-EACCES`` another
+        VM's, ``-EBUSY`` bound already on a whole function (on an interface one more user is counted: its siblings share
+        the parent's table).
         """
+        if app.altitude != self.name:
+            raise KernelError("EINVAL", f"{app.name} must be a process of {self.name}, it runs on {app.altitude}")
         self.vmm.bind_raw(device.name, host_pasid, app.process.mm.root)
 
     @verb

@@ -50,5 +50,5 @@ class Outcome:
         if self.ok:
             return f"<copied {self.copied} bytes>"
         if self.completion is None:
-            return "<no completion record: the descriptor was dropped, or the record itself could not be written>"
+            return "<no completion record: the descriptor was dropped, or its record went nowhere or to other memory>"
         return f"<{self.status.name} after {self.copied} bytes at {self.fault_address:#x}>"

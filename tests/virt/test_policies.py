@@ -199,3 +199,11 @@ def test_a_number_that_is_bound_on_the_function_is_not_bound_again_for_another_h
     bind = GuestPasidBind(world.vm1.request_pasid(), app.process.mm.root, app.pasid)
     assert world.refused(world.vm1.vmm.container.bind_pgtbl, pf.name, bind).name == "EBUSY"
     assert world.copied(app, pf)
+
+
+def test_a_raw_bind_of_somebody_elses_process_is_refused():
+    """A page table of another VM would be an address of this one: -EINVAL."""
+    world = Mixed("identity")
+    pf = world.function()
+    number = world.vm1.request_pasid()
+    assert world.refused(world.vm1.bind_raw, pf, number, world.victim).name == "EINVAL"

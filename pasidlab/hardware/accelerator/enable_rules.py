@@ -2,7 +2,8 @@
 
 Source: the error codes of Linux ``drivers/dma/idxd/registers.h``; the order index, device, state, mode, PASID is that
 of the public mediated-device driver for this accelerator. UNVERIFIED: the order after that, and which code a shared
-queue gets whose threshold is zero or above its size (taken: WQ_SIZE).
+queue gets whose threshold is zero or above its size (taken: WQ_SIZE); that the sum of all sizes is checked when the
+device is enabled, and not again.
 """
 
 from __future__ import annotations
