@@ -136,7 +136,7 @@ def _row(
 
 def _worded(line: str, word: str, first: bool) -> str:
     if first and word and line.startswith(word):
-        return f'<tspan class="word">{html(word)}</tspan>{html(line[len(word) :])}'
+        return f'<tspan class="sign">{html(word)}</tspan>{html(line[len(word) :])}'
     return html(line)
 
 

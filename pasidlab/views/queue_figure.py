@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pasidlab.errors import KernelError
 from pasidlab.timeline import HOST
 from pasidlab.views.figure import Edge, Figure, Node, fold
 from pasidlab.views.queue_slots import Client, Work, clients_of, in_flight, room_of, waiting
@@ -32,12 +33,15 @@ _STATES: Final = ("live", "new", "cached", "pending")
 def work_queue(machine: Machine, device: str, wq: int) -> Figure:
     """The figure of a queue of the accelerator called ``device``.
 
+    ``-ENODEV`` if the machine has no such accelerator, ``-EINVAL`` if that has no such queue.
+
     >>> from pasidlab import Machine
     >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); vm = m.create_vm("vm1"); adi = m.assign_adi(dsa, vm)
     >>> app = vm.spawn("app"); _ = app.bind(adi); at = app.buffer(8); _ = app.submit(adi, at, at, 8)
     >>> work_queue(m, "dsa0", 0).node("slot:0").lines
     ('MEMMOVE', 'host 2 = guest 1', 'no. 0, 8 bytes')
     """
+    _check(machine, device, wq)
     made = _Parts(machine, device, wq)
     room = room_of(machine.accelerators[device], wq)
     made.add_top(room)
@@ -47,6 +51,16 @@ def work_queue(machine: Machine, device: str, wq: int) -> Figure:
     mode = "dedicated" if room.dedicated else "shared"
     title = QUEUE["title"].format(queue=f"wq{wq}", device=device, mode=mode)
     return Figure("queue", title, tuple(made.nodes), tuple(made.edges), note=QUEUE["note"])
+
+
+def _check(machine: Machine, device: str, wq: int) -> None:
+    """Refuse a queue that is not there."""
+    found = next((one for name, one in machine.accelerators.items() if name == device), None)
+    if found is None:
+        raise KernelError("ENODEV", f"the queue must be that of an accelerator of the machine, not of {device!r}")
+    if wq not in range(found.num_wqs):
+        last = found.num_wqs - 1
+        raise KernelError("EINVAL", f"the work queue of {device} must be a number from 0 to {last}, not {wq!r}")
 
 
 def _width(columns: int) -> int:

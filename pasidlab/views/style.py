@@ -155,7 +155,7 @@ def _of_rows() -> str:
             f"{row} :is(.tip, .dot) {{ fill: {ink}; }}",
         ]
         if kind.word:
-            lines.append(f"{row} .word {{ fill: {ink}; font-weight: 600; }}")
+            lines.append(f"{row} .sign {{ fill: {ink}; font-weight: 600; }}")
     return "\n".join(lines)
 
 

@@ -3,7 +3,9 @@
 The upper row is the CPU: IA32_PASID, the VMCS control, the directory and the table entry that translate it, and what
 ENQCMD carries at the end. Below it each device has a row: how the number gets there, the queue, the number on the wire,
 the PASID entry that it selects, whose memory is behind. All places are fixed; a row is hidden while there is no device
-for it. The lowest box holds the sentences of the invariant that is violated, as ``check()`` says them.
+for it, and what does not fit is counted in the last one. The lowest box says what is wrong: which devices do not reach
+the memory of the process, as read here, and the sentences of the invariant that is violated. Its badge is ``check()``
+only if all sentences are; among others, those of ``check()`` say so.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ from pasidlab.hardware.layouts.cpu import VMX_PASID_DIR_ENTRY, VMX_PASID_TABLE_E
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.timeline import HOST
+from pasidlab.views.directory import table_of
 from pasidlab.views.figure import Edge, Figure, Node, fold, slots
 from pasidlab.views.wire import WireLine, ambiguities, translation_of, wire_lines
 from pasidlab.views.wire_words import WAYS, WIRE
 from pasidlab.virt.policies import POLICIES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pasidlab.handles import App
     from pasidlab.hardware.cpu import PasidTranslation
     from pasidlab.machine import Machine
@@ -58,22 +63,21 @@ def on_the_wire(machine: Machine, app: App) -> Figure:
     said = ambiguities(machine, app, lines)
     made = _Parts(machine, app)
     made.add_cpu(bool(said))
-    shown, _ = fold(lines, _MOST)
-    for row in range(slots(max(1, len(shown)))):
-        made.add_line(row, shown[row] if row < len(shown) else None)
-    made.add_conflict([*map(lost, filter(_is_lost, lines)), *said])
+    shown, folded = fold(lines, _MOST)
+    for row in range(slots(max(1, len(shown) + bool(folded)))):
+        if folded and row == len(shown):
+            made.add_more(row, lines[row:])
+        else:
+            made.add_line(row, shown[row] if row < len(shown) else None)
+    made.add_conflict([lost(line) for line in lines if line.conflict], said)
     title = WIRE["title"].format(process=app.name, where=app.altitude)
     return Figure("wire", title, tuple(made.nodes), tuple(made.edges), note=WIRE["note"])
-
-
-def _is_lost(line: WireLine) -> bool:
-    return line.conflict
 
 
 def lost(line: WireLine) -> str:
     """Why work on a device does not reach the memory of the process, in a sentence."""
     if line.reached is None:
-        why = WIRE["lost-none"]
+        why = WIRE["lost-register" if line.dedicated else "lost-none"]
     elif line.reached.fault:
         why = WIRE["lost-fault"].format(code=f"{line.reached.fault:#x}")
     else:
@@ -94,19 +98,19 @@ class _Parts:
         self._out: int | None = None
         self._bottom = 0
 
-    def _row(self, name: str, wide: dict[str, int], y: int, boxes: list[tuple[str, _Look]], present: bool) -> None:
-        """The boxes of one row from left to right, and the arrows between them."""
+    def _row(self, name: str, wide: dict[str, int], y: int, boxes: list[tuple[str, _Look]], present: int) -> None:
+        """The boxes of one row from left to right, the first ``present`` of which are seen, and the arrows between."""
         x, before = _LEFT, ""
-        for (part, columns), (kind, look) in zip(wide.items(), boxes, strict=True):
+        for at, ((part, columns), (kind, look)) in enumerate(zip(wide.items(), boxes, strict=True)):
             key = f"{part}:{name}" if name else part
             self.nodes.append(
-                Node(key, look.lines, kind, state=look.state, word=look.word, present=present, columns=columns,
+                Node(key, look.lines, kind, state=look.state, word=look.word, present=at < present, columns=columns,
                      rows=_ROWS, hint=look.hint, at=(x, y))
             )  # fmt: skip
             if before and part != "policy":
                 quiet = look.state in ("off", "idle")
                 self.edges.append(
-                    Edge(f"{before}>{key}", before, key, state="idle" if quiet else look.state, present=present)
+                    Edge(f"{before}>{key}", before, key, state="idle" if quiet else look.state, present=at < present)
                 )
             x, before = x + round(24 + columns * 7.4) + _GAP, key
         self._bottom = y + _TALL
@@ -124,7 +128,7 @@ class _Parts:
             ("cpu", self._carried(found)),
             ("vm", self._policy(ambiguous)),
         ]
-        self._row("", _CPU_WIDE, 0, boxes, present=True)
+        self._row("", _CPU_WIDE, 0, boxes, present=len(boxes))
 
     def _process(self) -> _Look:
         pasid, msr = self.app.pasid, WIRE["msr"].format(value=f"{self.app.process.ia32_pasid:#x}")
@@ -191,24 +195,31 @@ class _Parts:
 
     def add_line(self, row: int, line: WireLine | None) -> None:
         """The row of one device; hidden if there is none."""
-        y = _TALL + _ROW_GAP + 10 + row * (_TALL + _ROW_GAP)
         if line is None and row:
-            empty = _Look(("",), "off", "")
-            kinds = ("adi", "kernel", "queue", "pasid", "table", "memory")
-            self._row(str(row), _LINE_WIDE, y, [(kind, empty) for kind in kinds], present=False)
+            self._row(str(row), _LINE_WIDE, _line_y(row), _empty("adi", _Look(("",), "off", "")), present=0)
         else:
             boxes = self._boxes(line) if line is not None else _nothing()
-            self._row(str(row), _LINE_WIDE, y, boxes, present=True)
+            self._row(str(row), _LINE_WIDE, _line_y(row), boxes, present=len(boxes))
         opened = line is not None and line.opened
         state = "live" if opened else "idle"
         self.edges.append(Edge(f"process>{row}", "process", f"device:{row}", state=state, present=line is not None))
+
+    def add_more(self, row: int, lines: Sequence[WireLine]) -> None:
+        """The devices that have no row of their own: how many, and their names."""
+        names, opened = ", ".join(line.device for line in lines), any(line.opened for line in lines)
+        state = "fault" if any(line.conflict for line in lines) else "live" if opened else "idle"
+        words = WIRE["more"].format(count=len(lines), s="" if len(lines) == 1 else "s")
+        look = _Look((words, names), state, " ", f"{words}: {names}")
+        self._row(str(row), _LINE_WIDE, _line_y(row), _empty("device", look), present=1)
+        state = "live" if opened else "idle"
+        self.edges.append(Edge(f"process>{row}", "process", f"device:{row}", state=state))
 
     def _boxes(self, line: WireLine) -> list[tuple[str, _Look]]:
         way, reached = WAYS[line.way], line.reached
         kind = "adi" if line.kind == WIRE["adi"] else "device"
         where = f"{line.kind} of {line.parent}" if kind == "adi" else line.kind
         if not line.opened:
-            closed = _Look((line.device, where, format_rid(line.rid)), "off", WIRE["not-open-word"])
+            closed = _Look((line.device, where, format_rid(line.rid)), "off", WIRE["not-open"])
             quiet = _Look((way[0], "", way[3]), "off", " ")
             empty = [_Look((words, ""), "off", " ") for words in (line.at, WIRE["wire-none"], WIRE["entry-none"])]
             nobody = _Look((WIRE["memory-none"],), "off", " ")
@@ -217,20 +228,28 @@ class _Parts:
         bad = line.conflict
         wire = self._wire(line)
         return [
-            (
-                kind,
-                _Look(
-                    (line.device, where, format_rid(line.rid)),
-                    "live",
-                    WIRE["not-open"] if bad and not line.wire else " ",
-                ),
-            ),
+            (kind, self._device(line, where)),
             (way[2], self._way(line, wire)),
             ("queue", self._queue(line)),
             ("pasid", wire),
             ("table", _entry(line)),
             ("memory", _memory(self, line, bad and reached is not None)),
         ]
+
+    def _device(self, line: WireLine, where: str) -> _Look:
+        """A device that the process has open: whether the host knows of it, and its number gets there."""
+        lines = (line.device, where, format_rid(line.rid))
+        if not line.conflict or line.wire:
+            return _Look(lines, "live", " ")
+        name = "no-number" if self._bound_on_host(line) else "no-entry"
+        return _Look(lines, "pending", WIRE[name], WIRE[f"{name}-more"])
+
+    def _bound_on_host(self, line: WireLine) -> bool:
+        """Whether the process's PASID has an entry of the device."""
+        table = table_of(self.machine, line.parent)
+        if table is None or line.host is None:
+            return False
+        return bool(table.read(self.machine.kernel.svm.number_on(line.rid, line.host))[0] & 1)
 
     def _way(self, line: WireLine, wire: _Look) -> _Look:
         title, what, _, cost = WAYS[line.way]
@@ -259,21 +278,32 @@ class _Parts:
 
     # --- what is wrong ------------------------------------------------------------------------------------------------
 
-    def add_conflict(self, sentences: list[str]) -> None:
-        """The sentences that say what is wrong, in one box below all rows."""
+    def add_conflict(self, seen: list[str], said: list[str]) -> None:
+        """What is wrong, in one box below all rows: what is ``seen`` here, and what ``check()`` has ``said``."""
+        sentences = [*seen, *(WIRE["check-says"].format(sentence=one) if seen else one for one in said)]
         shown, more = fold(sentences, _CONFLICT_ROWS)
-        lines = (WIRE["conflict-title"], *(f"{one}." for one in shown), *([f"+{more}"] if more else []))
+        rest = [WIRE["more-sentences"].format(count=more)] if more else []
+        lines = (WIRE["conflict-title"], *(f"{one}." for one in shown), *rest)
+        word = WIRE["seen" if seen else "check"]
         self.nodes.append(
-            Node("conflict", lines, "thing", state="fault", word=WIRE["check"], present=bool(sentences),
+            Node("conflict", lines, "thing", state="fault", word=word, present=bool(sentences),
                  columns=_WHOLE, rows=_CONFLICT_ROWS + 1, hint=" ".join(sentences), at=(_LEFT, self._bottom + _ROW_GAP))
         )  # fmt: skip
 
 
+def _line_y(row: int) -> int:
+    return _TALL + _ROW_GAP + 10 + row * (_TALL + _ROW_GAP)
+
+
+def _empty(kind: str, first: _Look, word: str = "") -> list[tuple[str, _Look]]:
+    """A row in which only the first box, of this kind, says something."""
+    rest = ("kernel", "queue", "pasid", "table", "memory")
+    return [(kind, first), *((one, _Look(("",), "off", word)) for one in rest)]
+
+
 def _nothing() -> list[tuple[str, _Look]]:
     """The row of a process without any device."""
-    kinds = ("adi", "kernel", "queue", "pasid", "table", "memory")
-    first = _Look((WIRE["no-device"], WIRE["assign"]), "off", " ")
-    return [(kind, first if kind == "adi" else _Look(("",), "off", " ")) for kind in kinds]
+    return _empty("adi", _Look((WIRE["no-device"], WIRE["assign"]), "off", " "), " ")
 
 
 def _entry(line: WireLine) -> _Look:

@@ -22,7 +22,7 @@ vm1, vm2, vm3 = m.create_vm("vm1", policy="unenforced"), m.create_vm("vm2"), m.c
 pf, adis = m.assign_pf(whole, vm1), [m.assign_adi(parent, vm) for vm in (vm1, vm2, vm3)]
 app = vm1.spawn("app")
 app.bind(pf, queue="dedicated")
-apps = [app, vm2.spawn("app"), vm3.spawn("app")]
+apps, late = [app, vm2.spawn("app"), vm3.spawn("app")], vm2.spawn("late")
 for one, adi in zip(apps, adis):
     one.bind(adi)
 Lab(m)
@@ -33,6 +33,16 @@ TABS = """() => [...document.querySelectorAll('.pl-stack > .lm-TabBar')].map((ba
   const labels = [...bar.querySelectorAll('.lm-TabBar-tabLabel')];
   return labels.filter((label) => label.scrollWidth > label.clientWidth + 1).map((label) => label.textContent);
 }).flat()"""
+
+PRESENT = """() => {
+  const seen = [...document.querySelectorAll('.pl-ladder')].find((box) => box.getClientRects().length);
+  const row = seen.querySelector('.row.is-present').getBoundingClientRect();
+  const head = seen.querySelector('.pl-head').getBoundingClientRect(), box = seen.getBoundingClientRect();
+  return row.top >= head.bottom - 1 && row.bottom <= box.bottom + 1;
+}"""
+MOVED = """() => [...document.querySelectorAll('.pl-ladder .row .say')].filter((text) =>
+  text.getClientRects().length && Math.abs(text.getBBox().x - Number(text.getAttribute('x'))) > 4
+).map((text) => text.textContent)"""
 
 
 @pytest.fixture
@@ -101,3 +111,23 @@ def test_wire_queue_and_hypervisor(lab: LabPage, notebook: Notebook) -> None:
     lab.tab("Queue")
     notebook.screenshot("queue-dark", 1280, 1000, of=".pl-stack")
     notebook.set_theme("light")
+
+
+def test_the_row_of_a_trap_is_seen_at_any_width_and_a_refusal_from_its_beginning(
+    lab: LabPage, notebook: Notebook
+) -> None:
+    """The ladder follows when it is made narrower, and no rule of another picture moves its words."""
+    notebook.screenshot("before", 1920, 1000)
+    lab.tab("Hypervisor")
+    lab.root.locator(".pl-do-hold").click()
+    lab.choose("process", "vm2: late")
+    lab.choose("opened", "adi1")
+    lab.press("bind")
+    expect(lab.time.locator(".pl-banner")).to_contain_text("A call waits at a trap")
+    for width in (1280, 1920):
+        notebook.screenshot("trap-row", width, 1000)
+        assert lab.page.evaluate(PRESENT)
+    lab.root.locator(".pl-do-refuse").click()
+    lab.says("Refused: -ENOSPC")
+    expect(lab.root.locator(".pl-ladder .row.r-refuse").first).to_contain_text("✕ refused")
+    assert lab.page.evaluate(MOVED) == []

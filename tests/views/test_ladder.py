@@ -1,5 +1,6 @@
 """A ladder: rows in order, one below the other, whatever they say."""
 
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from pasidlab.views import Ladder, Lane, Row, ladder_svg, ladder_text
 from pasidlab.views.ladder_svg import MORE, SAY, drawing
 from pasidlab.views.measure import text_width
+from pasidlab.views.style import bar_rules, rules
 from pasidlab.views.theme import ROW_KINDS
 from tests.views.hostile import names
 
@@ -105,3 +107,13 @@ def test_a_refusal_is_told_in_words() -> None:
     ladder = Ladder("l", "L", LANES, (Row("1", "a", "k", "alloc", "-ENOSPC", kind="refuse"),))
     assert "✕ refused: alloc  (-ENOSPC)" in ladder_text(ladder)
     assert ">✕ refused</tspan>" in ladder_svg(ladder)
+
+
+def test_no_rule_of_another_picture_moves_the_words_of_a_ladder() -> None:
+    """A live page has the rules of all pictures at once: a class of the bits that ends its text somewhere is theirs."""
+    ladder = Ladder("l", "L", LANES, (Row("1", "a", text="no", kind="refuse"), Row("2", "a", "k", "x", "y")))
+    used = set(re.findall(r'<t(?:ext|span) class="([a-z ]+)"', ladder_svg(ladder)))
+    used.remove("title")
+    assert used == {"say", "more", "no", "sign"}
+    rest = re.sub(r"(?m)^[^{\n]*\.row\b[^{\n]*\{.*$", "", rules() + bar_rules())
+    assert [name for name in sorted(used) if re.search(rf"\.{name}\b", rest)] == []

@@ -130,3 +130,14 @@ def test_a_dedicated_queue_shows_the_number_in_its_register() -> None:
     app.bind(adi)
     host, wq = vm.pasids[1], vm.vmm.mdevs[adi.name].queue.index
     assert work_queue(machine, "dsa0", wq).node("queue").lines[2] == f"WQCFG.pasid = {host}"
+
+
+@pytest.mark.parametrize(
+    ("device", "number", "name"), [("dsa9", 0, "ENODEV"), ("dsa0", 9, "EINVAL"), ("dsa0", -1, "EINVAL")]
+)
+def test_a_queue_that_is_not_there_is_refused(device: str, number: int, name: str) -> None:
+    """By the kernel's number, and with a sentence that says what there is."""
+    machine, _ = three_vms()
+    with pytest.raises(KernelError, match=r"must be that of an accelerator|from 0 to \d+, not") as refused:
+        work_queue(machine, device, number)
+    assert refused.value.name == name

@@ -10,6 +10,7 @@ from pasidlab.handles import App
 from pasidlab.hardware.cpu import split_pasid
 from pasidlab.stories import STORIES, play
 from pasidlab.views import text, topology
+from pasidlab.views.box import box_texts
 from pasidlab.views.queue_figure import work_queue
 from pasidlab.views.traps_beliefs import beliefs
 from pasidlab.views.wire import ambiguities, wire_lines
@@ -169,6 +170,77 @@ def test_of_a_guest_pasid_without_an_entry_nothing_leaves_the_cpu() -> None:
     assert figure.node("out").lines[1] == "nothing: exit 72"
     assert figure.node("wire:0").lines[0] == "nothing"
     assert "never accepted" in figure.node("conflict").lines[1]
+    assert mixture.m.check().ok
+    assert figure.node("conflict").word == "as read here"
+    assert (figure.node("device:0").word, figure.node("device:0").state) == ("no entry", "pending")
+
+
+def test_a_device_that_the_host_has_bound_but_whose_register_has_no_number_says_that() -> None:
+    """Not that there is no entry."""
+    m = Machine()
+    vm = m.create_vm("vm1")
+    adi = m.assign_adi(m.plug_accelerator("dsa0"), vm, queue="dedicated")
+    app = vm.spawn("app")
+    app.bind(adi)
+    queue = vm.vmm.mdevs[adi.name].queue.index
+    m.accelerators["dsa0"].disable_wq(queue)
+    m.accelerators["dsa0"].reset_wqcfg(queue)
+    line = wire_lines(m, app)[0]
+    assert line.opened
+    assert line.wire is None
+    figure = on_the_wire(m, app)
+    assert figure.node("device:0").word == "no number"
+    assert figure.node("conflict").lines[1] == "adi0 carries nothing: no number stands in its register."
+
+
+def test_what_check_says_is_told_from_what_is_read_here() -> None:
+    """The badge is check()'s only where all sentences are; beside others, its own say so."""
+    mixture = Mixture("unenforced")
+    whole = on_the_wire(mixture.m, mixture.bind("stored", "dedicated")).node("conflict")
+    assert whole.word == "check()"
+    assert not any("check()" in line for line in whole.lines)
+    app = mixture.bind("enqueued")
+    mixed = on_the_wire(mixture.m, app).node("conflict")
+    assert mixed.word == "as read here"
+    named = {violation.where for violation in mixture.m.check().violations}
+    own = [line.removeprefix("check(): ").removesuffix(".") for line in mixed.lines if line.startswith("check(): ")]
+    assert own
+    assert set(own) <= named
+    assert "carries PASID" in mixed.lines[1]
+    assert not mixed.lines[1].startswith("check()")
+
+
+def many(count: int) -> tuple[Machine, App]:
+    """A process that has this many interfaces open."""
+    m = Machine()
+    parent, vm = m.plug_accelerator("dsa0"), m.create_vm("vm1")
+    app = vm.spawn("app")
+    for adi in [m.assign_adi(parent, vm) for _ in range(count)]:
+        app.bind(adi)
+    return m, app
+
+
+@pytest.mark.parametrize(("count", "rows"), [(6, 6), (8, 5)])
+def test_devices_without_a_row_of_their_own_are_counted(count: int, rows: int) -> None:
+    """Never left out in silence: the last row says how many there are, and their names."""
+    m, app = many(count)
+    figure = on_the_wire(m, app)
+    assert sum("ADI of" in " ".join(node.lines) for node in figure.nodes if node.present) == rows
+    if count > rows:
+        more = figure.node("device:5")
+        assert more.present
+        assert more.lines == ("+3 more devices", "adi5, adi6, adi7")
+        assert more.hint.endswith("adi5, adi6, adi7")
+        assert box_texts(more)[2] == "+3 more devices"
+        assert not figure.node("wire:5").present
+        assert "+3 more devices" in text(figure)
+
+
+def test_sentences_without_a_line_are_counted_in_words() -> None:
+    """As everything that is folded."""
+    m, app = many(6)
+    app.process.mm.pasid = 0x80000
+    assert on_the_wire(m, app).node("conflict").lines[-1] == "+3 more"
 
 
 @pytest.mark.parametrize(("name", "stride"), [("two-numbers", 1), ("conflict", 17)])

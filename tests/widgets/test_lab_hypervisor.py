@@ -92,7 +92,7 @@ def test_an_altered_number_is_read_from_the_field() -> None:
 
 
 def test_traps_of_two_vms_are_decided_in_any_order() -> None:
-    """A row is picked by a click, or in the menu; the other call goes on waiting."""
+    """A row is picked by a click, or in the menu; the other call goes on waiting. The line shown is the decision's."""
     lab = held()
     lab.press("hold")
     lab.set(vm_name="vm2")
@@ -110,6 +110,7 @@ def test_traps_of_two_vms_are_decided_in_any_order() -> None:
     view._dispatch({"type": "pick", "key": "trap:0"}, [])
     assert told(lab, "chosen")["trap"] == "0"
     lab.press("serve")
+    assert lab.message.lines == ('m.decide("serve", number=0)',)
     assert lab.machine.vm("vm1").pasids
     assert not lab.machine.vm("vm2").pasids
 
@@ -148,3 +149,49 @@ def test_a_decision_is_one_revision(button: str) -> None:
     revision = lab.revision
     lab.press(button)
     assert lab.revision == revision + 1
+
+
+@pytest.mark.parametrize(("queue", "command"), [("shared", "DRAIN_PASID"), ("dedicated", "ENABLE_WQ")])
+def test_what_is_said_of_a_device_command_is_true_of_each(queue: str, command: str) -> None:
+    """A drain names a PASID, which is converted; ENABLE_WQ converts what stands in a dedicated queue's register."""
+    lab = Lab()
+    lab.press("create-vm")
+    lab.set(queue=queue)
+    lab.press("assign-adi")
+    lab.set(where="vm1")
+    lab.press("spawn")
+    if queue == "shared":
+        lab.press("bind")
+    lab.show_picture("hypervisor")
+    lab.press("hold")
+    lab.press("unbind" if queue == "shared" else "bind")
+    while command not in words(lab):
+        lab.press("serve")
+    assert "A PASID that it names is converted to the host" in words(lab)
+    assert "ENABLE_WQ converts the one in the register of a dedicated queue." in words(lab)
+
+
+def test_a_decision_of_a_trap_elsewhere_shows_its_own_line() -> None:
+    """The pictures stand behind another call; the call of the trap would only be held again if it were repeated."""
+    lab = held()
+    lab.press("bind")
+    lab.press("hold")
+    lab.press("bind")
+    lab.set(vm_name="vm2")
+    lab.press("create-vm")
+    lab.set(vm="vm2", where="vm2")
+    lab.press("assign-adi")
+    lab.press("spawn")
+    lab.set(process="vm2/app")
+    lab.press("bind")
+    lab.press("hold")
+    for vm in ("vm1", "vm2"):
+        lab.set(process=f"{vm}/app")
+        lab.press("unbind")
+    lab.set(trap=str(lab.machine.traps[0].number))
+    first, second = (one.number for one in lab.machine.traps)
+    while first in {one.number for one in lab.machine.traps}:
+        lab.press("serve")
+    lab.press("serve")
+    assert [one.number for one in lab.machine.traps] == [second]
+    assert lab.message.lines == (f'm.decide("serve", number={second})',)

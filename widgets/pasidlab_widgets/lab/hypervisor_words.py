@@ -38,7 +38,8 @@ HYPERVISOR: Final = {
     "does-invalidation": "In caching mode a flush tells the hypervisor that a guest's entry changed: bind or unbind.",
     "does-page response": "The guest's answer to a page request of a device; the device waits for it.",
     "does-device register": "An ADI's register with a PASID: the guest's number is stored, and replaced later.",
-    "does-device command": "A command to an ADI; ENABLE_WQ is where the guest's PASID becomes the host's.",
+    "does-device command": "A command to an ADI. A PASID that it names is converted to the host's; ENABLE_WQ "
+    "converts the one in the register of a dedicated queue.",
     "does-portal": "A descriptor for the portal of an ADI while nobody may submit directly.",
     "does-VM exit": "ENQCMD found no translation for the guest's number: exit 72 or 73.",
     "at-fixed": "The pictures stand here. It has no number to alter. If you refuse, {vm} is told: {refusal}.",

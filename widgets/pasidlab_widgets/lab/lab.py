@@ -235,7 +235,7 @@ class Lab(w.VBox):
         lines = tuple(operation.line for operation in time.operations if operation.first >= first)
         if dropped and lines:
             message = message.also(*say("future", count=dropped, s="" if dropped == 1 else "s").sentences)
-        self._box.show(message.of(lines) if lines else message)
+        self._box.show(message.of(message.lines or lines))
         self.refresh()
 
     def travel(self, move: Callable[[Timeline], None]) -> None:

@@ -15,7 +15,7 @@ export default {
     body.setAttribute("role", "group");
     el.append(box, empty);
     const rows = new Map();
-    let link = null, revealed = null;
+    let link = null, revealed = null, seen = null, wide = 0;
 
     const parse = (markup) => new DOMParser().parseFromString(`<svg xmlns="${ns}">${markup}</svg>`, "image/svg+xml");
     const fill = (element, markup) => {
@@ -62,6 +62,7 @@ export default {
       onlyTabStop(all, all.includes(document.activeElement) ? document.activeElement : present?.g);
     };
     const follow = (state) => {
+      seen = state;
       const present = rows.get(state.present);
       if (!present || revealed === present.g) return;
       revealed = present.g;
@@ -97,7 +98,14 @@ export default {
     };
     body.addEventListener("click", (event) => link.guard(pick)(event.target.closest("g.row")));
     body.addEventListener("keydown", (event) => link.guard(key)(event));
+    const sizes = new ResizeObserver(() => {       // rows grow and shrink with the width, and have none while the picture is hidden
+      if (!seen || body.clientWidth === wide) return;
+      wide = body.clientWidth;
+      revealed = null;
+      follow(seen);
+    });
+    sizes.observe(box);
     link = connect(model, el, draw);
-    return () => link.close();
+    return () => { sizes.disconnect(); link.close(); };
   },
 };
