@@ -3,46 +3,25 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
-from typing import TypeAlias
 
-import nbformat
 import pytest
 
 from pasidlab import Machine
+from tests.notebooks.exercises import Lesson, Space, answer
 
-LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "02_how_the_iommu_looks_up_a_pasid.ipynb"
-CELLS = nbformat.read(LESSON, as_version=4).cells
-CODE = [cell.source for cell in CELLS if cell.cell_type == "code"]
-SOLUTIONS = {
-    int(number): body.strip("\n")
-    for cell in CELLS
-    for number, body in re.findall(r"<summary>Solution (\d)</summary>.*?```python\n(.*?)```", cell.source, re.DOTALL)
-}
+LESSON = Lesson("02_how_the_iommu_looks_up_a_pasid")
+SOLUTIONS = LESSON.solutions
 CHECKS = {1: "check_find_entry", 2: "check_repairs", 3: "check_reads", 4: "check_harm", 5: "check_pages"}
-Space: TypeAlias = "dict[str, object]"
-
-
-def cell_with(words: str) -> str:
-    """The code cell in which these words are."""
-    return str(next(source for source in CODE if words in source))
 
 
 def exercise(number: int) -> tuple[Space, str]:
     """The names of the lesson, with one exercise's cell run, and the call of its check."""
     space: Space = {}
-    exec(CODE[0], space)
-    exec(cell_with("def two_processes(").partition("\n\n\nalice, bob")[0], space)
-    exec(cell_with("lab = Lab(bench)").partition("lab = Lab(")[0].partition("\n\n")[2], space)
+    exec(LESSON.code[0], space)
+    exec(LESSON.cell_with("def two_processes(").partition("\n\n\nalice, bob")[0], space)
+    exec(LESSON.cell_with("lab = Lab(bench)").partition("lab = Lab(")[0].partition("\n\n")[2], space)
     space["lab"] = type("Bench", (), {"machine": space["bench"]})
-    body, _, call = cell_with(f"def {CHECKS[number]}(").rpartition("\n\n\n")
-    exec(body, space)
-    return space, call.removeprefix("print(").removesuffix(")") + ("" if call.startswith("print(") else ")")
-
-
-def answer(space: Space, call: str) -> str:
-    """What the check says."""
-    return str(eval(call, space))
+    return space, LESSON.exercise(CHECKS[number], space)
 
 
 @pytest.mark.parametrize("number", CHECKS)
@@ -56,8 +35,7 @@ def test_the_recorded_solution_meets_its_exercise(number: int) -> None:
 
 def test_every_exercise_has_its_solution() -> None:
     """Five of each, and no solution without an exercise."""
-    asked = [int(number) for cell in CELLS for number in re.findall(r"\*\*Exercise (\d)\.\*\*", cell.source)]
-    assert asked == list(SOLUTIONS) == list(CHECKS)
+    assert LESSON.asked == list(SOLUTIONS) == list(CHECKS)
 
 
 def test_a_walk_that_ignores_absent_tables_is_found_out() -> None:
@@ -117,7 +95,7 @@ def test_pages_need_a_guest_a_host_and_a_refusal() -> None:
 def test_what_the_text_says_comes_out(capsys: pytest.CaptureFixture[str]) -> None:
     """Numbers, codes and words that sentences of the lesson name, in the order in which they are printed."""
     space: Space = {}
-    for source in CODE[: next(at for at, source in enumerate(CODE) if "Lab(bench)" in source)]:
+    for source in LESSON.before("Lab(bench)"):
         exec(source, space)
     printed = " ".join(capsys.readouterr().out.split())
     said = """

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import TypeAlias
-
-import nbformat
 import pytest
 
-LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "03_one_process_two_devices_two_numbers.ipynb"
-CELLS = nbformat.read(LESSON, as_version=4).cells
-CODE = [cell.source for cell in CELLS if cell.cell_type == "code"]
-SOLUTIONS = {
-    int(number): body.strip("\n")
-    for cell in CELLS
-    for number, body in re.findall(r"<summary>Solution (\d)</summary>.*?```python\n(.*?)```", cell.source, re.DOTALL)
-}
+from tests.notebooks.exercises import Lesson, Space, answer
+
+LESSON = Lesson("03_one_process_two_devices_two_numbers")
+SOLUTIONS = LESSON.solutions
 CHECKS = {1: "check_replace", 2: "check_wire", 3: "check_how_many", 4: "check_customers", 5: "check_default"}
-Space: TypeAlias = "dict[str, object]"
 
 
 def exercise(number: int) -> tuple[Space, str]:
     """The names of the lesson, with one exercise's cell run, and the call of its check."""
     space: Space = {}
-    exec(CODE[0], space)
-    source = next(source for source in CODE if f"def {CHECKS[number]}(" in source)
-    body, _, call = source.rpartition("\n\n\n")
-    exec(body, space)
-    return space, call.removeprefix("print(").removesuffix(")") + ("" if call.startswith("print(") else ")")
-
-
-def answer(space: Space, call: str) -> str:
-    """What the check says."""
-    return str(eval(call, space))
+    exec(LESSON.code[0], space)
+    return space, LESSON.exercise(CHECKS[number], space)
 
 
 @pytest.mark.parametrize("number", CHECKS)
@@ -47,8 +29,7 @@ def test_the_recorded_solution_meets_its_exercise(number: int) -> None:
 
 def test_every_exercise_has_its_solution() -> None:
     """Five of each, and no solution without an exercise."""
-    asked = [int(number) for cell in CELLS for number in re.findall(r"\*\*Exercise (\d)\.\*\*", cell.source)]
-    assert asked == list(SOLUTIONS) == list(CHECKS)
+    assert LESSON.asked == list(SOLUTIONS) == list(CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +96,7 @@ def test_a_lie_that_fails_is_told_how(answers: tuple[str, ...], said: str) -> No
 def test_what_the_text_says_comes_out(capsys: pytest.CaptureFixture[str]) -> None:
     """Numbers, codes and words that sentences of the lesson name, in the order in which they are printed."""
     space: Space = {}
-    for source in CODE[: next(at for at, source in enumerate(CODE) if "Lab(bench)" in source)]:
+    for source in LESSON.before("Lab(bench)"):
         exec(source, space)
     printed = " ".join(capsys.readouterr().out.split())
     said = """
