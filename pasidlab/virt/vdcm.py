@@ -13,6 +13,8 @@ dedicated  its own PASID               the host PASID with that SPID, and a refe
 shared     PASID enabled, no number    nothing: the PASID comes with each ENQCMD, translated by the CPU
 =========  ==========================  ==============================================================
 
+The default PASID is used privileged. (UNVERIFIED for an enabled 0: the notes say it of disabled PASIDs only.)
+
 The reference is held until the queue is disabled, by whatever way (command, reset, FREE, close), as the documents
 intend; the code dropped it in one of these ways only. A shared queue holds none: there a drain keeps descriptors of the
 dead from running under a number that meanwhile belongs to somebody else. A handler is atomic and cannot wait for
