@@ -2,12 +2,13 @@
 #
 #   ARGS    goes to the program behind the target:  make lab ARGS=--no-browser    make test ARGS="-k pasid -x"
 #   PYTHON  makes the virtual environment:          make lab PYTHON=python3.12
-#   STEPS, JOBS, SEED, REPLAY  are for the long search:  make nightly STEPS=100000 JOBS=2 SEED=7
+#   STEPS, JOBS, SEED, REPLAY, IOMMU  are for the long search:  make nightly IOMMU=smmuv3 STEPS=100000 JOBS=2 SEED=7
 
 PYTHON ?= python3
 ARGS ?=
 STEPS ?= 1000000
 SEED ?= 1
+IOMMU ?= vtd
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -47,7 +48,7 @@ test: $(VENV)/dev.stamp
 	$(PY) -m pytest $(ARGS)
 
 nightly: $(VENV)/dev.stamp
-	$(PY) -m tests.properties.isolation_nightly --steps $(STEPS) --seed $(SEED) $(if $(JOBS),--jobs $(JOBS)) \
+	$(PY) -m tests.properties.isolation_nightly --iommu $(IOMMU) --steps $(STEPS) --seed $(SEED) $(if $(JOBS),--jobs $(JOBS)) \
 	    $(if $(REPLAY),--replay $(REPLAY),--planted 60) $(ARGS)
 
 check: $(VENV)/dev.stamp

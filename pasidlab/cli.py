@@ -1,4 +1,4 @@
-"""The command line: list the stories, run one, open the lab.
+"""The command line: list the stories, run one, compare the IOMMUs, open the lab.
 
 ``pasidlab run two-vms`` prints the story's captions and, under each, the ladder of events as text. The exit status says
 whether the story held: 0 yes, 1 an expectation or an invariant broke, 2 the command was not understood.
@@ -42,6 +42,8 @@ def _command(argv: Sequence[str] | None) -> int:
         return _stories()
     if options.command == "run":
         return _run(options.story, quiet=options.quiet)
+    if options.command == "compare":
+        return _compare(options.step)
     if options.command == "deviations":
         return _deviations(markdown=options.markdown)
     if options.command == "lab":
@@ -57,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="run a story and print its ladder of events")
     run.add_argument("story", help="the story's name, as `pasidlab stories` lists it")
     run.add_argument("-q", "--quiet", action="store_true", help="captions only")
+    compare = commands.add_parser("compare", help="the same guest on every IOMMU: what each step costs")
+    compare.add_argument("--step", default="", help="the price of this step only, as in: compare --step bind")
     deviations = commands.add_parser("deviations", help="list where the real code and its documents differ")
     deviations.add_argument("--markdown", action="store_true", help="as the table of the documentation")
     lab = commands.add_parser("lab", help="open the first lesson in JupyterLab")
@@ -94,6 +98,28 @@ def _run(name: str, *, quiet: bool) -> int:
         return 1
     when = "at its end" if story.leaves else "after each chapter"
     print(f"\nThe story held: {steps} steps, every invariant true {when}.")
+    return 0
+
+
+def _compare(step: str) -> int:
+    from pasidlab.stories.compare import compare_machines
+    from pasidlab.views.compare import prices, steps, tries, writers
+    from pasidlab.views.compare_words import STEPS
+    from pasidlab.views.table import table_text
+
+    if step not in ("", *STEPS):
+        print(f"the step must be one of {', '.join(STEPS)}, not {step!r}", file=sys.stderr)
+        return 2
+    found = compare_machines()
+    print(table_text(prices(found, step)))
+    if not step:
+        for table in (*(steps(found, count) for count in ("traps", "host_words", "guest_words")), writers(found)):
+            print(f"\n{table_text(table)}")
+        print(f"\n{tries(found).title}")
+        for row in tries(found).rows:
+            print(f"\n{row.cells[0]}")
+            for one, cell in zip(found.played, row.cells[1:], strict=True):
+                print(f"  {one.machine.iommu:<8}{cell}")
     return 0
 
 

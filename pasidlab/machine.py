@@ -14,27 +14,26 @@ from pasidlab.handles import App, AssignedDevice, Cgroup, PhysicalFunction, Virt
 from pasidlab.handles.firmware import bus_request, send
 from pasidlab.handles.hypervisor import Hypervisor
 from pasidlab.handles.names import check_name
-from pasidlab.handles.slots import check_kind, plug_in, taken_names
+from pasidlab.handles.slots import check_kind, check_stall, plug_in, taken_names
 from pasidlab.hardware.accelerator.device import Accelerator
 from pasidlab.hardware.bus import ECAM_SIZE, PcieBus
 from pasidlab.hardware.cpu import Cpu, LocalApic
 from pasidlab.hardware.fabric import Fabric
 from pasidlab.hardware.function import Function
-from pasidlab.hardware.iommu.contract import Fault, Walk
-from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
-from pasidlab.hardware.iommu.vtd.unit import VtdUnit
+from pasidlab.hardware.iommu.contract import Fault, Identity, Walk
+from pasidlab.hardware.iommu.families import FAMILIES
+from pasidlab.hardware.iommu.family import Parts
 from pasidlab.hardware.memory import PhysicalMemory
 from pasidlab.hardware.mmio import AddressMap
 from pasidlab.invariants import Report, check
 from pasidlab.kernel.driver import Driver, Drivers
 from pasidlab.kernel.idxd import Idxd
 from pasidlab.kernel.ioasid.quota import QUOTA_POLICIES
-from pasidlab.kernel.iommu.vtd.teardown import STEPS
 from pasidlab.kernel.kernel import Kernel
-from pasidlab.kernel.platform import ECAM_BASE, IOMMU_BASE, Platform
-from pasidlab.timeline import HARDWARE, HOST, Agenda, EnabledAction, Part, Table, Timeline
+from pasidlab.kernel.platform import ECAM_BASE, Platform
+from pasidlab.timeline import HOST, Agenda, EnabledAction, Part, Table, Timeline
 from pasidlab.virt.ioasid_user import IoasidDevice
-from pasidlab.virt.policies import POLICIES
+from pasidlab.virt.policies import NO_POLICY, POLICIES
 from pasidlab.virt.vmm import GUEST_MEMORY, Vmm
 
 if TYPE_CHECKING:
@@ -50,7 +49,6 @@ DEFAULT_QUOTA: Final = 1000
 """PASIDs for a VM when nothing else is asked for: the default of VFIO's ``pasid_quota`` module parameter."""
 _MEMORY: Final = 1 << 30
 _HYPERVISOR: Final = "vmm-"
-_IOMMU_SIZE: Final = 0x1000
 
 
 class Machine(Hypervisor):
@@ -74,7 +72,7 @@ class Machine(Hypervisor):
         memory: int = _MEMORY,
         quota_policy: str = "fixed",
         pasid_api: str = "vfio",
-        identity: VtdIdentity | None = None,
+        identity: Identity | None = None,
     ) -> None:
         """``quota_policy`` is how the administrator limits PASIDs (:mod:`pasidlab.kernel.ioasid.quota`), ``pasid_api``
         how hypervisors ask for them (:mod:`pasidlab.virt.ioasid_user`), ``identity`` what the IOMMU can do.
@@ -82,20 +80,17 @@ class Machine(Hypervisor):
         ``ValueError`` for what a machine cannot have, :class:`KernelError` ``-ENODEV`` for an IOMMU that its kernel
         cannot drive.
         """
-        if iommu != "vtd":
-            raise ValueError(f"iommu must be 'vtd' (Intel VT-d, scalable mode), not {iommu!r}")
+        if iommu not in FAMILIES:
+            known = ", ".join(f"{family.name!r} ({family.title})" for family in FAMILIES.values())
+            raise ValueError(f"iommu must be one of {known}, not {iommu!r}")
+        family = FAMILIES[iommu]
         if quota_policy not in QUOTA_POLICIES:
             raise ValueError(f"quota_policy must be one of {', '.join(QUOTA_POLICIES)}, not {quota_policy!r}")
         if pasid_api not in PASID_APIS:
             raise ValueError(f"pasid_api must be one of {', '.join(PASID_APIS)}, not {pasid_api!r}")
         if type(memory) is not int or memory % 4096 or not 1 << 20 <= memory <= 1 << 46:
             raise ValueError(f"memory must be whole pages between 1 MiB and 64 TiB, not {memory!r} bytes")
-        if identity is not None and not isinstance(identity, VtdIdentity):
-            raise ValueError(f"identity must be a VtdIdentity, not {identity!r}")
-        if identity is not None and (identity.vcs or identity.cm):
-            raise ValueError("identity must not have vcs or cm: virtual commands and caching mode are a guest's")
-        if identity is not None and memory > 1 << identity.haw:
-            raise ValueError(f"identity.haw must cover the memory: {memory:#x} bytes, not {identity.haw} address bits")
+        family.check(identity, memory)
         super().__init__(self)
         self.iommu = iommu
         self.quota_policy = quota_policy
@@ -107,12 +102,12 @@ class Machine(Hypervisor):
         self.memory = PhysicalMemory(time, "memory", memory)
         self.bus = PcieBus(time, "pcie")
         self.apic = LocalApic(time, "cpu0.apic")
-        self.unit = VtdUnit(time, "iommu-unit", HARDWARE, self.memory, identity, self.bus, self.apic)
+        self.unit = family.make(Parts(time, self.memory, self.bus, self.apic), identity)
         self.fabric = Fabric(time, self.memory, self.unit, self.apic)
         self.mmio = AddressMap(time, "mmio")
-        self.mmio.add(IOMMU_BASE, _IOMMU_SIZE, self.unit, "IOMMU registers")
+        self.mmio.add(family.base, family.size, self.unit, "IOMMU registers")
         self.mmio.add(ECAM_BASE, ECAM_SIZE, self.bus, "PCI configuration space")
-        self.cpu = Cpu(time, "cpu0", HOST)
+        self.cpu = Cpu(time, "cpu0", HOST, architecture=family.architecture)
         self.functions = Table[str, Function](time, "functions")
         self.drivers = Drivers(time, "drivers")
         self.drivers.load(Idxd)
@@ -125,7 +120,8 @@ class Machine(Hypervisor):
         more += f", identity={identity.expression}" if identity is not None else ""
         with time.operation(f'm = Machine(iommu="{iommu}"{more})'):
             cpu, apic = self.cpu, self.apic
-            platform = Platform(time, self.agenda, HOST, self.memory, memory, self.mmio, cpu, apic, self.drivers)
+            drivers = self.drivers
+            platform = Platform(time, self.agenda, HOST, self.memory, memory, self.mmio, cpu, apic, drivers, family)
             self.kernel = Kernel(platform, QUOTA_POLICIES[quota_policy])
             self.ioasid_device = IoasidDevice(self.kernel) if pasid_api == "dev-ioasid" else None
         time.floor = time.now
@@ -139,22 +135,25 @@ class Machine(Hypervisor):
 
     @transaction
     def plug_accelerator(
-        self, name: str = "dsa0", shared: int = 2, dedicated: int = 4, ats: bool = True
+        self, name: str = "dsa0", shared: int = 2, dedicated: int = 4, ats: bool = True, stall: bool = False
     ) -> PhysicalFunction:
         """Plug in a DSA-like accelerator with work queues and let the host drive it.
 
         With two or more shared queues the last one serves native processes; the other shared queues and all dedicated
-        ones are for assignable interfaces. With ``ats`` it has a TLB of its own and can ask for pages (ATS, PRI), as
-        the real one; without, every access goes to the IOMMU as it is. Errors: ``-EINVAL`` name or number of queues,
-        ``-EEXIST`` the name is taken.
+        ones are for assignable interfaces; where there can be no such interfaces all queues serve processes. With
+        ``ats`` it has a TLB of its own and can ask for pages (ATS, PRI), as the real one; without, every access goes to
+        the IOMMU as it is. With ``stall`` it bears that the IOMMU holds what faults, and has no ATS. Errors:
+        ``-EINVAL`` name, number of queues, ``stall`` and ``ats``; ``-EOPNOTSUPP`` this IOMMU cannot hold; ``-EEXIST``
+        the name is taken.
         """
         if shared < 0 or dedicated < 0 or not 1 <= shared + dedicated <= 8:
             raise KernelError(
                 "EINVAL", f"an accelerator must have 1 to 8 work queues, not {shared} shared and {dedicated} dedicated"
             )
-        plug_in(self, name, lambda slot: Accelerator.in_slot(slot, shared, dedicated), ats)
+        check_stall(self, ats, stall)
+        plug_in(self, name, lambda slot: Accelerator.in_slot(slot, shared, dedicated), ats, stall)
         driver = self.kernel.accelerators[name]
-        for queue in driver.queues.values():
+        for queue in driver.queues.values() if self.kernel.iommu.takes_interfaces else ():
             if queue.dedicated or queue.index < max(1, shared - 1):
                 driver.give_to_mdev(queue.index)
         return PhysicalFunction(self, name)
@@ -202,13 +201,15 @@ class Machine(Hypervisor):
         ``policy`` is one of :mod:`pasidlab.virt.policies` (``"translated"``, ``"identity"``, ``"refuse"``,
         ``"unenforced"``), or ``None``: the first device decides. Where control groups limit PASIDs the VM gets a group
         of its own name with ``quota`` as max, or joins ``cgroup``, whose max then counts. Errors: ``-EINVAL`` name,
-        quota below 1, policy or memory, a group together with a quota or without control groups; ``-EEXIST`` the name
-        is taken, or a group has it; ``-ENOENT`` no such group; ``-ENOSPC`` the quotas of all sets would exceed the 2^20
-        PASIDs there are.
+        quota below 1, policy or memory, a group together with a quota or without control groups; ``-EOPNOTSUPP`` a
+        policy where the guest owns its table; ``-EEXIST`` the name is taken, or a group has it; ``-ENOENT`` no such
+        group; ``-ENOSPC`` the quotas of all sets would exceed the 2^20 PASIDs there are.
         """
         check_name("VM", name, taken_names(self))
         if type(quota) is not int or quota < 1:
             raise KernelError("EINVAL", f"the quota must be at least 1 PASID, not {quota!r}")
+        if policy is not None and FAMILIES[self.iommu].binds_tables:
+            raise KernelError("EOPNOTSUPP", NO_POLICY.format(iommu=self.iommu))
         if policy not in (None, *POLICIES):
             raise KernelError("EINVAL", f"the policy must be one of {', '.join(POLICIES)}, not {policy!r}")
         if memory % 4096 or not 1 << 20 <= memory <= 1 << 28:
@@ -338,12 +339,13 @@ class Machine(Hypervisor):
     def leave_out(self, *steps: str) -> None:
         """From now on the host's IOMMU driver forgets these steps when it takes a PASID entry away: a buggy driver.
 
-        Without any, it does everything again. ``-EINVAL`` no such step (:data:`.teardown.STEPS`).
+        Without any, it does everything again. ``-EINVAL`` this driver has no such step (:attr:`.Teardown.steps`).
         """
+        teardown = self.kernel.iommu.teardown
         for step in steps:
-            if step not in STEPS:
-                raise KernelError("EINVAL", f"a step must be one of {', '.join(STEPS)}, not {step!r}")
-        self.kernel.iommu.teardown.left_out = frozenset(steps)
+            if step not in teardown.steps:
+                raise KernelError("EINVAL", f"a step must be one of {', '.join(teardown.steps)}, not {step!r}")
+        teardown.left_out = frozenset(steps)
 
     @verb
     def dma(
@@ -379,8 +381,10 @@ class Machine(Hypervisor):
         return check(self)
 
     def settle(self) -> None:
-        """Deliver the IOMMU's fault interrupt, if one is pending. Runs at the end of every operation."""
+        """Deliver the fault interrupts of the IOMMUs, if one is pending. Runs at the end of every operation."""
         self.kernel.faults.service()
+        for vmm in self.vmms.values():
+            vmm.settle()
 
     @property
     def fault_log(self) -> list[str]:

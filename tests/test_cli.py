@@ -10,7 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from pasidlab import Machine, cli, stories
+from pasidlab.hardware.iommu.families import FAMILIES
 from pasidlab.stories import STORIES, Story
+from pasidlab.views.compare_words import STEPS, TRIES
+from pasidlab.views.price import WORDS
 
 
 def test_run_prints_the_ladder_and_ends_with_zero(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,6 +63,27 @@ def test_the_list_of_stories_names_the_points_of_the_talk(capsys: pytest.Capture
     assert cli.main(["stories"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed and story.title in printed for name, story in STORIES.items())
+
+
+def test_compare_prints_the_price_on_every_iommu(capsys: pytest.CaptureFixture[str]) -> None:
+    """`pasidlab compare`: every count, every step, every refusal with its reason."""
+    assert cli.main(["compare"]) == 0
+    printed = capsys.readouterr().out
+    assert all(family.title in printed for family in FAMILIES.values())
+    assert all(title in printed for title, _ in STEPS.values())
+    assert all(words in printed for words in (*WORDS.values(), *TRIES.values()))
+    assert "-EOPNOTSUPP" in printed
+
+
+def test_compare_prints_one_step(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--step`: its price alone; an unknown one is refused with the names of the others."""
+    assert cli.main(["compare", "--step", "bind"]) == 0
+    printed = capsys.readouterr().out
+    assert STEPS["bind"][0] in printed
+    assert STEPS["copy"][0] not in printed
+    assert cli.main(["compare", "--step", "no-such-step"]) == 2
+    refused = capsys.readouterr().err
+    assert all(name in refused for name in STEPS)
 
 
 def test_the_package_runs_as_a_module() -> None:

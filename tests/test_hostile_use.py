@@ -8,11 +8,12 @@ import pytest
 
 from pasidlab import KernelError, Machine
 from pasidlab.handles import App, AssignedDevice, PhysicalFunction, VirtualMachine
+from pasidlab.hardware.iommu.vtd.register_file import BASE as IOMMU_BASE
 from pasidlab.hardware.layouts.dsa import WQCFG
 from pasidlab.hardware.layouts.vtd import FSTS_REG
 from pasidlab.hardware.layouts.vtd_queue import QI_CONTEXT_CACHE
 from pasidlab.kernel.iommu.vtd import entries
-from pasidlab.kernel.platform import IOMMU_BASE
+from tests.worlds import vtd_of
 
 
 class Bench(NamedTuple):
@@ -66,8 +67,9 @@ def test_check_sees_a_function_that_passes_through() -> None:
     dsa = m.plug_accelerator("dsa0")
     owner, victim = m.create_vm("vm1"), m.create_vm("vm2")
     m.assign_pf(dsa, owner)
-    m.kernel.iommu.clear_entry(dsa.rid, 0)
-    m.kernel.iommu.set_entry(dsa.rid, 0, entries.pass_through(m.kernel.iommu.unit, supervisor=True), "a bug")
+    driver = vtd_of(m.kernel)
+    driver.clear_entry(dsa.rid, 0)
+    driver.set_entry(dsa.rid, 0, entries.pass_through(driver.unit, supervisor=True), "a bug")
     app = victim.spawn("app")
     secret = app.process.mm.physical(app.buffer(b"SECRET"))
     m.dma(dsa, None, victim.vmm.process.mm.physical(victim.vmm.process.mm.areas.keys()[-1] + secret), "write")
@@ -87,8 +89,9 @@ def test_check_sees_a_present_entry_of_an_unbound_pasid() -> None:
     b = bench()
     b.vm.kernel.ioasid.allocators.active.alloc(1, 9)
     domain = b.vm.vmm.container.domain
-    words = entries.second_level(domain, b.m.kernel.iommu.unit, supervisor=True)
-    b.m.kernel.iommu.set_entry(b.dsa.rid, b.vm.pasids[1], words, "a bug")
+    driver = vtd_of(b.m.kernel)
+    words = entries.second_level(domain, driver.unit, supervisor=True)
+    driver.set_entry(b.dsa.rid, b.vm.pasids[1], words, "a bug")
     assert rules(b.m) == {3}
 
 
@@ -174,7 +177,8 @@ def test_a_number_freed_and_given_again_is_bound_again() -> None:
     b.m.run()
     kernel = b.vm.kernel
     assert kernel.ioasid.allocators.active.alloc(1, 9) == 1
-    kernel.iommu.queue.submit(kernel.iommu.queue.pasid_cache(1, 1))
+    queue = vtd_of(kernel).queue
+    queue.submit(queue.pasid_cache(1, 1))
     assert b.m.kernel.svm.binding_of(b.vm.pasids[1]) is not None
     assert b.m.check().ok
 

@@ -4,8 +4,8 @@ import pytest
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.accelerator.descriptor import CompletionStatus
+from pasidlab.hardware.iommu.vtd.register_file import BASE as IOMMU_BASE
 from pasidlab.hardware.iommu.vtd.register_file import GCMD
-from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import Verb
 from pasidlab.virt.traps import Answer, Decision, TrapKind
 from tests.worlds import World

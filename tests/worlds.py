@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pasidlab.errors import KernelError
+from pasidlab.handles import VirtualMachine
+from pasidlab.kernel.iommu.vtd.driver import VtdDriver
+from pasidlab.kernel.kernel import Kernel
 from pasidlab.machine import Machine
 from pasidlab.timeline import HOST, Verb
+from pasidlab.virt.viommu.vtd import VirtualVtd
 
-__all__ = ["TwoVms", "World", "net_changes", "references", "tree"]
+__all__ = ["TwoVms", "World", "net_changes", "references", "tree", "virtual_vtd", "vtd_of"]
 
 
 class World:
@@ -56,7 +60,7 @@ class World:
 
     def entry(self, pasid, rid=None):
         """The eight words of a PASID entry of dsa0, as they lie in memory."""
-        return self.m.kernel.iommu.tables[rid or self.dsa.rid].read(pasid)
+        return self.m.kernel.iommu.read_entry(rid or self.dsa.rid, pasid)
 
 
 class TwoVms(World):
@@ -70,6 +74,20 @@ class TwoVms(World):
         self.app1.bind(self.adi1)
         self.app2.bind(self.adi2)
         self.h1, self.h2 = self.vm1.pasids[1], self.vm2.pasids[1]
+
+
+def vtd_of(kernel: Kernel) -> VtdDriver:
+    """The VT-d driver of a kernel, the host's or a guest's."""
+    driver = kernel.iommu
+    assert isinstance(driver, VtdDriver)
+    return driver
+
+
+def virtual_vtd(vm: VirtualMachine) -> VirtualVtd:
+    """The unit that a VM on VT-d is shown."""
+    viommu = vm.vmm.viommu
+    assert isinstance(viommu, VirtualVtd)
+    return viommu
 
 
 def references(events, ioasid):

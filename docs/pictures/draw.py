@@ -10,11 +10,14 @@ from pathlib import Path
 
 from pasidlab import Machine
 from pasidlab.stories import STORIES
+from pasidlab.stories.compare import compare_machines
 from pasidlab.timeline import Verb
 from pasidlab.views import svg
 from pasidlab.views.bars_svg import bars_svg
 from pasidlab.views.bits_svg import bits_svg
 from pasidlab.views.chains import chains
+from pasidlab.views.compare_figure import compare_figure
+from pasidlab.views.compare_words import STEPS
 from pasidlab.views.keepers import keepers
 from pasidlab.views.life_cycle import life_cycle
 from pasidlab.views.machine_map import machine_map
@@ -31,7 +34,7 @@ _CHAPTER = "Neither can reach"
 
 def pictures() -> dict[str, str]:
     """Every picture by its file name."""
-    return _two_vms() | _free_before_unbind() | _walks() | _two_numbers()
+    return _two_vms() | _free_before_unbind() | _walks() | _two_numbers() | _three_iommus()
 
 
 def _two_vms() -> dict[str, str]:
@@ -94,6 +97,13 @@ def _two_numbers() -> dict[str, str]:
         app.submit(device, src, dst, 8000)
     m.run(m.pending[1].number)
     return {"two-numbers.svg": svg(on_the_wire(m, apps[0])), "shared-queue.svg": svg(work_queue(m, "dsa1", 0))}
+
+
+def _three_iommus() -> dict[str, str]:
+    """The same guest with two processes on every kind of IOMMU: which way silicon goes, and what the host copies."""
+    found = compare_machines()
+    moment = found.go(found.ends[list(STEPS).index("second") + 1])
+    return {"three-iommus.svg": svg(compare_figure(found, moment, priced=False))}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ from pasidlab.deviations.row import Deviation
 
 __all__ = ["BINDING"]
 
+_BINDINGS: Final = "pasidlab.kernel.iommu.bindings:Bindings"
 _SVM: Final = "pasidlab.kernel.iommu.vtd.svm:Svm"
 _KVM: Final = "pasidlab.virt.kvm:KvmVm"
 
@@ -48,7 +49,7 @@ BINDING: Final = (
         model="the bind is refused",
         source="10 no. 14",
         breaks=(3, 10, 11),
-        site=f"{_SVM}._hold",
+        site=f"{_BINDINGS}._hold",
         needs=("dying-find", "dying-attach-data"),
     ),
     Deviation(
@@ -82,7 +83,7 @@ BINDING: Final = (
         model="as the code",
         source="2.1 (17, 18)",
         breaks=(3,),
-        site=f"{_SVM}._let_go",
+        site=f"{_BINDINGS}._let_go",
     ),
     Deviation(
         name="clean-up-in-atomic",

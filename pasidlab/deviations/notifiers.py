@@ -7,7 +7,7 @@ from pasidlab.deviations.row import Deviation
 __all__ = ["NOTIFIERS"]
 
 _SUBSCRIPTIONS: Final = "pasidlab.kernel.ioasid.subscriptions:Subscriptions"
-_SVM: Final = "pasidlab.kernel.iommu.vtd.svm:Svm"
+_BINDINGS: Final = "pasidlab.kernel.iommu.bindings:Bindings"
 _KVM: Final = "pasidlab.virt.kvm:KvmVm"
 
 NOTIFIERS: Final = (
@@ -39,7 +39,7 @@ NOTIFIERS: Final = (
         documents="IOMMU",
         model="IOMMU",
         source="1.9",
-        site=f"{_SVM}.notifier_priority",
+        site=f"{_BINDINGS}.notifier_priority",
     ),
     Deviation(
         name="kvm-ignores-free",

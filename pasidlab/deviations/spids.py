@@ -7,6 +7,7 @@ from pasidlab.deviations.row import Deviation
 __all__ = ["SPIDS"]
 
 _CORE: Final = "pasidlab.kernel.ioasid.core:IoasidCore"
+_BINDINGS: Final = "pasidlab.kernel.iommu.bindings:Bindings"
 _SVM: Final = "pasidlab.kernel.iommu.vtd.svm:Svm"
 
 SPIDS: Final = (
@@ -46,7 +47,7 @@ SPIDS: Final = (
         documents="review: fragile; V4: SPID, data, reference",
         model="V4",
         source="4.4, 10 no. 7",
-        site=f"{_SVM}._end",
+        site=f"{_BINDINGS}._end",
     ),
     Deviation(
         name="attach-any-owner",

@@ -21,7 +21,7 @@ from pasidlab.kernel.driver import Driver
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
 
-__all__ = ["check_kind", "plug_in", "taken_names"]
+__all__ = ["check_kind", "check_stall", "plug_in", "taken_names"]
 
 _SLOTS: Final = 16
 _FIRST_BUS: Final = 0x6A
@@ -53,8 +53,23 @@ def check_kind(function: type[Function], driver: type[Driver]) -> None:
         raise KernelError("EINVAL", f"bar0_size must be whole pages up to {_BAR2_OFFSET:#x} bytes, not {size:#x}")
 
 
-def plug_in(machine: Machine, name: str, make: Callable[[Slot], Function], ats: bool) -> None:
+def check_stall(machine: Machine, ats: bool, stall: bool) -> None:
+    """``-EOPNOTSUPP`` for a device that is to be held by an IOMMU that cannot; ``-EINVAL`` for one with ATS, whose
+    requests must not be held (SMMUv3 specification, 3.12).
+    """
+    if stall and machine.kernel.iommu.why_no_stalls:
+        raise KernelError("EOPNOTSUPP", machine.kernel.iommu.why_no_stalls)
+    if stall and ats:
+        raise KernelError(
+            "EINVAL", "a device whose requests the IOMMU may hold must have no ATS: ats=False, stall=True"
+        )
+
+
+def plug_in(machine: Machine, name: str, make: Callable[[Slot], Function], ats: bool, stall: bool = False) -> None:
     """Put the function that ``make`` builds into the next slot, and let the host probe it.
+
+    ``stall``: the firmware says that the IOMMU may hold its requests (``dma-can-stall`` in a device tree, a flag of the
+    node in IORT).
 
     Errors: ``-EINVAL`` name, ``-EEXIST`` it is taken, ``-ENOSPC`` no slot is free, those of :meth:`.Kernel.probe`.
     """
@@ -76,4 +91,6 @@ def plug_in(machine: Machine, name: str, make: Callable[[Slot], Function], ats: 
         machine.mmio.add(bar2, second.size, second.target, f"{name} BAR2")
     machine.functions[name] = device
     machine.bus.endpoints[rid] = device
+    if stall:
+        machine.kernel.iommu.stall_capable[rid] = True
     machine.kernel.probe(name, rid, bar0, bar2)

@@ -19,8 +19,6 @@ from pasidlab.kernel.dmaengine import memcpy
 from pasidlab.kernel.ioasid.quota.cgroup import CgroupQuota, cgroups_of
 from pasidlab.kernel.ioasid.quota.group import ROOT
 from pasidlab.kernel.ioasid.record import INVALID_IOASID
-from pasidlab.kernel.iommu.vtd.vcmd import INTERFACE
-from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import HOST
 
 if TYPE_CHECKING:
@@ -228,13 +226,12 @@ class VirtualMachine(Handle):
     def free_pasid(self, pasid: int) -> None:
         """Let the guest give a PASID back by virtual command, bound or not: what a forgetful or hostile guest may do.
 
-        Errors: ``-EINVAL`` the hypervisor answers "invalid PASID": the VM does not own it.
+        Errors: ``-EINVAL`` the hypervisor answers "invalid PASID": the VM does not own it; ``-EOPNOTSUPP`` the guest
+        owns its table of PASIDs, and its numbers are none of the host's.
         """
         if not 0 <= number(pasid, "a PASID") < PASID_LIMIT:
             raise KernelError("EINVAL", f"a PASID must be between 0 and {PASID_LIMIT - 1}, not {pasid}")
-        self.kernel.ioasid.allocators.active.free(pasid)
-        answer = (self.kernel.platform.mmio.read(IOMMU_BASE + INTERFACE.vcrsp),)
-        if INTERFACE.response["SC"].get(answer) != INTERFACE.success:
+        if not self.kernel.iommu.free_by_command(pasid):
             raise KernelError(
                 "EINVAL", f"{self.name} must own PASID {pasid} to free it: the hypervisor answered 'invalid PASID'"
             )

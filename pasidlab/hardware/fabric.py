@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from pasidlab.hardware.iommu.contract import DmaAborted, Fault, IommuUnit
+from pasidlab.hardware.iommu.contract import DmaAborted, Fault, Translator
 from pasidlab.hardware.memory import PAGE_SIZE, Memory
 from pasidlab.hardware.pcie import Access, DmaRequest
 from pasidlab.timeline import Actor, Verb
@@ -45,7 +45,7 @@ class Fabric(Actor):
 
     actor = "root complex"
 
-    def __init__(self, timeline: Timeline, memory: Memory, unit: IommuUnit, apic: LocalApic | None = None) -> None:
+    def __init__(self, timeline: Timeline, memory: Memory, unit: Translator, apic: LocalApic | None = None) -> None:
         super().__init__(timeline, "fabric")
         self.memory = memory
         self.unit = unit

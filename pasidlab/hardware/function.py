@@ -127,6 +127,12 @@ class Function(RegisterFile):
             self.config.flag_page_request("RF")
         self.page_answered(response.group, response.code)
 
+    def resumed(self, tag: int, *, retry: bool) -> None:
+        """For overriding: a request that the IOMMU held (SMMUv3) is to be tried again, or has failed.
+
+        Here: whoever was told of a fault has given the request up.
+        """
+
     def page_answered(self, group: int, code: int) -> None:
         """For overriding: the answer to what :meth:`ask` asked. Success says that trying again is worth it, no more."""
 

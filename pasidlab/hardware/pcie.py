@@ -183,6 +183,9 @@ class Endpoint(Protocol):
     def page_response(self, response: PageGroupResponse) -> None:
         """A page request was answered (PRI)."""
 
+    def resumed(self, tag: int, *, retry: bool) -> None:
+        """A transaction that the IOMMU held under ``tag`` goes on (SMMUv3): it is to be tried again, or has failed."""
+
 
 def format_rid(rid: int) -> str:
     """``bus:device.function`` as Linux prints it.

@@ -1,42 +1,48 @@
-"""The present PASID entries of the host, as hardware would read them: what several invariants start from."""
+"""The entries that hardware would use, of every device: what several invariants start from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY
-from pasidlab.hardware.pcie import format_rid
-
 if TYPE_CHECKING:
+    from pasidlab.hardware.iommu.contract import TableEntry
     from pasidlab.machine import Machine
 
 __all__ = ["Entry", "entries", "ioasid_of"]
 
 
 class Entry(NamedTuple):
-    """One present PASID entry of the host: ``pasid`` is what requests carry, ``ioasid`` which number of the host's it
-    stands for (``None``: for none).
+    """One entry, and which number of the host's its PASID on the wire stands for (``None``: for none).
+
+    ``guests``: the entry is one of a guest's own table, whose numbers are none of the host's.
     """
 
-    rid: int
-    pasid: int
-    words: tuple[int, ...]
+    table: TableEntry
     ioasid: int | None
+    guests: bool = False
 
-    def field(self, name: str) -> int:
-        """The value of one field."""
-        return PASID_ENTRY[name].get(self.words)
+    @property
+    def rid(self) -> int:
+        """The requester ID."""
+        return self.table.rid
+
+    @property
+    def pasid(self) -> int:
+        """What requests carry, 0 for none."""
+        return self.table.pasid
 
     def __str__(self) -> str:
-        return f"PASID {self.pasid} of {format_rid(self.rid)}"
+        return str(self.table)
 
 
 def entries(machine: Machine) -> Iterator[Entry]:
-    """Every present PASID entry, read from the tables in memory."""
-    for rid, table in machine.kernel.iommu.tables.items():
-        for pasid in table.present():
-            yield Entry(rid, pasid, table.read(pasid), ioasid_of(machine, rid, pasid))
+    """Every entry of every device, read from the tables in memory."""
+    for device in machine.functions.values():
+        rid, guests = device.rid, machine.kernel.iommu.has_table(device.rid)
+        for found in machine.unit.entries(rid):
+            ioasid = found.pasid if guests else ioasid_of(machine, rid, found.pasid)
+            yield Entry(found, None if guests and found.pasid else ioasid, guests)
 
 
 def ioasid_of(machine: Machine, rid: int, number: int) -> int | None:

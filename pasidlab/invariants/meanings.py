@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pasidlab.hardware.layouts.vtd import PGTT
+from pasidlab.hardware.iommu.contract import EntryKind
 from pasidlab.hardware.pcie import format_rid
-from pasidlab.kernel.iommu.vtd.device import Numbering
+from pasidlab.kernel.iommu.device import Numbering
 
 if TYPE_CHECKING:
     from pasidlab.invariants.entries import Entry
@@ -32,7 +32,7 @@ def ambiguous(evidence: Evidence) -> Iterator[str]:
     present = evidence.entries
     for vmm in machine.vmms.values():
         for device in vmm.container.devices.values():
-            if device.numbering is Numbering.HOST:
+            if device.numbering is Numbering.HOST or machine.kernel.iommu.has_table(device.rid):
                 continue
             own = [entry for entry in present if entry.rid == device.rid and entry.pasid]
             if device.numbering is Numbering.UNSORTED:
@@ -75,8 +75,8 @@ def _shared_tags(present: list[Entry]) -> Iterator[str]:
     """
     seen: dict[tuple[int, int], Entry] = {}
     for entry in present:
-        if entry.field("PGTT") != PGTT.NESTED:
+        if entry.guests or entry.table.kind is not EntryKind.NESTED:
             continue
-        first = seen.setdefault((entry.field("DID"), entry.pasid), entry)
+        first = seen.setdefault((entry.table.tag, entry.pasid), entry)
         if first.ioasid != entry.ioasid:
             yield f"{first} and {entry} share their tag in the IOTLB, and mean different page tables"

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from pasidlab.hardware.layouts.vtd import PGTT
+from pasidlab.hardware.iommu.contract import EntryKind
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.invariants import caches
 from pasidlab.invariants.entries import ioasid_of
 from pasidlab.invariants.evidence import mapped_frames
 from pasidlab.invariants.interrupts import message_storage
-from pasidlab.kernel.iommu.vtd.driver import PASID_RID2PASID
+from pasidlab.kernel.iommu.contract import PASID_RID2PASID
 from pasidlab.timeline import HOST, Event, Verb
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["kvm_entries", "no_orphans", "page_tables", "reach", "work_queues"]
 
-_BY_DOMAIN: Final = (PGTT.SECOND, PGTT.NESTED)
 _NOBODY: Final = "nobody"
 
 
@@ -146,9 +145,9 @@ def no_orphans(evidence: Evidence) -> Iterator[str]:
     yield from caches.orphans(evidence)
     for entry in evidence.entries:
         if entry.pasid == PASID_RID2PASID:
-            if entry.field("PGTT") != PGTT.PASS_THROUGH and _assigned_to(machine, entry.rid) is None:
+            if entry.table.kind is not EntryKind.PASS_THROUGH and _assigned_to(machine, entry.rid) is None:
                 yield f"{entry} still translates for a VM that is gone"
-        elif entry.ioasid not in machine.kernel.ioasid.ids:
+        elif not entry.guests and entry.ioasid not in machine.kernel.ioasid.ids:
             yield f"{entry} is present, but the PASID is not allocated"
 
 
@@ -184,7 +183,8 @@ def _stale_page_requests(machine: Machine) -> Iterator[str]:
         for request in device.asked.values()
     ]
     for rid, pasid in dict.fromkeys([*waiting, *handed_on, *asked]):
-        if pasid == PASID_RID2PASID and _assigned_to(machine, rid) is not None:
+        own_table = machine.kernel.iommu.has_table(rid)
+        if own_table or (pasid == PASID_RID2PASID and _assigned_to(machine, rid) is not None):
             continue
         if pasid is not None and ioasid_of(machine, rid, pasid) not in machine.kernel.ioasid.ids:
             yield f"a page request of {format_rid(rid)} waits for PASID {pasid}, which is not allocated"
@@ -195,13 +195,13 @@ def page_tables(evidence: Evidence) -> Iterator[str]:
     machine = evidence.machine
     for entry in evidence.entries:
         vmm, holder = _vm_of(machine, entry.rid, entry.pasid), _assigned_to(machine, entry.rid)
-        if holder is not None and (vmm is not holder or entry.field("PGTT") not in _BY_DOMAIN):
+        if holder is not None and (vmm is not holder or not entry.table.bounded):
             yield f"{entry}, a function of {holder.name}, has an entry that is not bounded by its memory"
-        elif entry.field("PGTT") in _BY_DOMAIN:
-            table = vmm.container.domain.fit(machine.kernel.iommu.unit.second_levels) if vmm is not None else None
-            if table is None or entry.field("SLPTPTR") != table.root:
+        elif entry.table.bounded:
+            table = vmm.container.domain.fit(machine.kernel.iommu.second_levels) if vmm is not None else None
+            if table is None or entry.table.second != table.root:
                 yield f"{entry} translates by a second-level table that is not its owner's"
-        elif entry.field("PGTT") == PGTT.FIRST:
+        elif entry.table.kind is EntryKind.FIRST:
             yield from _native_entry(machine, entry)
         elif entry.pasid != PASID_RID2PASID:
             yield f"{entry} passes through without translation"
@@ -209,5 +209,5 @@ def page_tables(evidence: Evidence) -> Iterator[str]:
 
 def _native_entry(machine: Machine, entry: Entry) -> Iterator[str]:
     roots = {process.mm.root for process in machine.kernel.processes.values() if process.mm.pasid == entry.pasid}
-    if entry.field("FLPTPTR") not in roots:
+    if entry.table.first not in roots:
         yield f"{entry} translates by a page table that is no process's with this PASID"

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from pasidlab.hardware.layouts.vtd import PGTT
+from pasidlab.hardware.iommu.contract import EntryKind
 from pasidlab.invariants.history import may_exceed, overcharged
 from pasidlab.invariants.interrupts import wired_pasids
 from pasidlab.kernel.ioasid.quota.cgroup import CgroupQuota
@@ -76,7 +76,7 @@ def _bound(evidence: Evidence) -> set[int]:
     return {
         entry.ioasid
         for entry in evidence.entries
-        if entry.ioasid and (entry.ioasid not in defaults or entry.field("PGTT") == PGTT.NESTED)
+        if entry.ioasid and (entry.ioasid not in defaults or entry.table.kind is EntryKind.NESTED)
     }
 
 

@@ -6,7 +6,8 @@ guest on a physical function or on a mediated device: registers are all it knows
 Queues are of type *user* (processes open them) or *mdev* (a hypervisor cuts assignable interfaces from them); the
 driver is told at start which shared queues serve mediated devices. A *shared* queue is opened by any number of
 processes: the PASID comes with each ENQCMD. A *dedicated* queue belongs to one process: its PASID is programmed into
-WQCFG and the queue enabled for it.
+WQCFG and the queue enabled for it. On a processor without ENQCMD shared queues stay disabled (as Linux does without
+the CPU's feature bit), and processes get dedicated ones.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class Idxd(Driver):
         self.queues = Table[int, WorkQueue](self.timeline, f"{self.path}.queues")
         self._kinds = Table[int, QueueType](self.timeline, f"{self.path}.kinds")
         self.queue_count = WQCAP["num_wqs"].get((self.read(at.WQCAP),))
+        self._architecture = platform.cpu.architecture
 
     @property
     def parts(self) -> str:
@@ -111,7 +113,7 @@ class Idxd(Driver):
             kind = self._kinds.pop(index) if index in self._kinds else QueueType.USER
             queue = WorkQueue(self.timeline, f"{self.path}.wq{index}", index, dedicated=dedicated, kind=kind)
             self.queues[index] = queue
-            if not dedicated:
+            if not dedicated and self._architecture.enqueues:
                 self._write_pasid(index, 0)
                 self._must(Command.ENABLE_WQ, index)
 
@@ -203,7 +205,8 @@ class Idxd(Driver):
 
     def choose(self, process: Process, mode: str | None) -> int:
         """The queue for a process: ``shared`` or ``dedicated`` by ``mode``, where the device has both; by default
-        shared if there is one. ``-EBUSY`` the dedicated queue is taken, ``-ENODEV`` no such queue.
+        shared if there is one. ``-EBUSY`` the dedicated queue is taken, ``-ENODEV`` no such queue, ``-EOPNOTSUPP`` a
+        shared one on a processor without ENQCMD.
         """
         return self._pick(mode).index
 
@@ -243,7 +246,9 @@ class Idxd(Driver):
     def _pick(self, mode: str | None) -> WorkQueue:
         if mode not in (None, "shared", "dedicated"):
             raise KernelError("EINVAL", f"the queue must be 'shared' or 'dedicated', not {mode!r}")
-        own = [queue for queue in self.queues.values() if queue.kind is QueueType.USER]
+        if mode == "shared" and not self._architecture.enqueues:
+            raise KernelError("EOPNOTSUPP", self._architecture.why_no_enqueue)
+        own = [queue for queue in self.queues.values() if queue.kind is QueueType.USER and self._usable(queue)]
         fitting = [queue for queue in own if mode in (None, queue.mode)]
         free = [queue for queue in fitting if not (queue.dedicated and len(queue.clients))]
         if not fitting:
@@ -257,7 +262,11 @@ class Idxd(Driver):
     def first_queue(self) -> WorkQueue:
         """The queue that a program would try if it had opened none: a shared one if there is one for processes."""
         own = [queue for queue in self.queues.values() if queue.kind is QueueType.USER] or self.queues.values()
-        return min(own, key=lambda queue: (queue.dedicated, queue.index))
+        return min(own, key=lambda queue: (not self._usable(queue), queue.dedicated, queue.index))
+
+    def _usable(self, queue: WorkQueue) -> bool:
+        """Whether programs of this machine have an instruction to submit to it."""
+        return queue.dedicated or self._architecture.enqueues
 
     def queue_of(self, process: Process) -> WorkQueue | None:
         """The queue that a process has open."""

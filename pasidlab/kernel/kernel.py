@@ -14,9 +14,7 @@ from pasidlab.kernel.driver import Driver, PciDevice
 from pasidlab.kernel.idxd import Idxd
 from pasidlab.kernel.ioasid.core import IoasidCore
 from pasidlab.kernel.ioasid.quota.fixed import FixedQuota
-from pasidlab.kernel.iommu.vtd.driver import VtdDriver
-from pasidlab.kernel.iommu.vtd.faults import FaultHandler
-from pasidlab.kernel.iommu.vtd.svm import Svm
+from pasidlab.kernel.iommu.drivers import start_iommu
 from pasidlab.kernel.pages import PageAllocator
 from pasidlab.kernel.pci import PciFunction
 from pasidlab.kernel.process import Process
@@ -47,11 +45,10 @@ class Kernel(Actor):
         self.platform = platform
         self.pages = PageAllocator(timeline, f"{name}.pages", platform.memory, platform.memory_size)
         self.ioasid = IoasidCore(timeline, f"{name}.ioasid", name, platform.agenda, policy=policy)
-        self.iommu = VtdDriver(platform, self.pages, self.ioasid)
-        self.svm = Svm(self.iommu)
-        self.faults = FaultHandler(platform)
+        self.iommu, self.svm, self.faults = start_iommu(platform, self.pages, self.ioasid)
         self.host_set = self.ioasid.sets.alloc(name, None, HOST_QUOTA)
-        self.sva = Sva(timeline, name, self.ioasid, self.host_set, self.svm)
+        enqueues = platform.cpu.architecture.enqueues
+        self.sva = Sva(timeline, name, self.ioasid, self.host_set, self.svm, enqueues=enqueues)
         self.processes = Table[int, Process](timeline, f"{name}.processes")
         self.drivers = Table[str, Driver](timeline, f"{name}.drivers")
 
@@ -62,7 +59,8 @@ class Kernel(Actor):
         if any(process.name == name for process in self.processes.values()):
             raise KernelError("EEXIST", f"a process named {name} already runs on {self.altitude}")
         pid = next(at for at in range(1, len(self.processes) + 2) if at not in self.processes)
-        process = Process(self.timeline, f"{self.altitude}.process[{pid}]", self.altitude, pid, name, self.pages)
+        path, form = f"{self.altitude}.process[{pid}]", self.platform.cpu.architecture.paging
+        process = Process(self.timeline, path, self.altitude, pid, name, self.pages, form)
         self.processes[pid] = process
         self.emit(Verb.SPAWN, f"process {name}", after=f"pid {pid}", pid=pid)
         return process
@@ -93,9 +91,9 @@ class Kernel(Actor):
             process.retire()
 
     def run(self, process: Process) -> None:
-        """Let a process run on the CPU: its IA32_PASID is loaded with its extended state."""
+        """Let a process run on the CPU: its IA32_PASID, where there is one, is loaded with its extended state."""
         cpu = self.platform.cpu
-        if cpu.read_msr(IA32_PASID) != process.ia32_pasid:
+        if cpu.architecture.enqueues and cpu.read_msr(IA32_PASID) != process.ia32_pasid:
             event = self.emit(Verb.SCHEDULE, f"process {process.name}", pid=process.pid)
             with self.timeline.because(event):
                 cpu.write_msr(IA32_PASID, process.ia32_pasid)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from pasidlab.errors import BusError, KernelError
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.mmu import PageFault, resolve
-from pasidlab.kernel.pagetable import FIRST_LEVEL, PageTable
+from pasidlab.hardware.paging import X86, PagingFormat
+from pasidlab.kernel.pagetable import PageTable
 from pasidlab.timeline import Part, Table
 
 if TYPE_CHECKING:
@@ -49,12 +50,14 @@ class MmNotifier(Protocol):
 
 
 class Mm(Part, state=("_next", "pasid")):
-    """One address space. ``pasid`` is the number its kernel gave it for DMA, or ``None``."""
+    """One address space, with page tables in the format of its processor (``form``). ``pasid`` is the number its kernel
+    gave it for DMA, or ``None``.
+    """
 
-    def __init__(self, timeline: Timeline, path: str, pages: PageAllocator) -> None:
+    def __init__(self, timeline: Timeline, path: str, pages: PageAllocator, form: PagingFormat = X86) -> None:
         super().__init__(timeline, path)
         self._pages = pages
-        self.table = PageTable(timeline, f"{path}.table", pages, FIRST_LEVEL)
+        self.table = PageTable(timeline, f"{path}.table", pages, form)
         self.areas = Table[int, Area](timeline, f"{path}.areas")
         self.notifiers = Table[str, MmNotifier](timeline, f"{path}.notifiers")
         self._next = MMAP_BASE
@@ -151,11 +154,11 @@ class Mm(Part, state=("_next", "pasid")):
         memory = self._pages.memory
         try:
             try:
-                return resolve(memory, self.root, virtual, write=write)
+                return resolve(memory, self.root, virtual, write=write, form=self.table.form)
             except PageFault:
                 if not (write and self.fault(virtual, write=True)):
                     raise
-                return resolve(memory, self.root, virtual, write=write)
+                return resolve(memory, self.root, virtual, write=write, form=self.table.form)
         except (PageFault, BusError) as fault:
             raise KernelError("EFAULT", f"address {virtual:#x}: {fault}") from None
 

@@ -11,24 +11,22 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pasidlab.hardware.cpu import Cpu, LocalApic
+    from pasidlab.hardware.iommu.family import Family
     from pasidlab.hardware.memory import Memory
     from pasidlab.hardware.mmio import AddressMap
     from pasidlab.kernel.driver import Drivers
     from pasidlab.timeline import Agenda, Timeline
 
-__all__ = ["ECAM_BASE", "IOMMU_BASE", "Platform"]
+__all__ = ["ECAM_BASE", "Platform"]
 
 ECAM_BASE = 0xB000_0000
 """Where PCs put the memory-mapped configuration space of PCI functions."""
-
-IOMMU_BASE = 0xFED9_0000
-"""Where PCs put the registers of their remapping unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Platform:
     """One machine as its kernel sees it. ``altitude`` is ``"host"`` or the VM's name; ``drivers`` are the modules that
-    this kernel has: a guest's kernel is the same kernel.
+    this kernel has: a guest's kernel is the same kernel. ``iommu`` is what the firmware's tables say of the IOMMU.
     """
 
     timeline: Timeline
@@ -40,3 +38,4 @@ class Platform:
     cpu: Cpu
     apic: LocalApic
     drivers: Drivers
+    iommu: Family

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pasidlab.errors import KernelError
 from pasidlab.hardware.memory import PAGE_SIZE
+from pasidlab.hardware.paging import X86, PagingFormat
 from pasidlab.kernel.mm import Mm
 from pasidlab.timeline import Actor, Table
 
@@ -34,11 +35,20 @@ class Process(Actor, state=("_used", "ia32_pasid")):
 
     actor = "app"
 
-    def __init__(self, timeline: Timeline, path: str, altitude: str, pid: int, name: str, pages: PageAllocator) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        path: str,
+        altitude: str,
+        pid: int,
+        name: str,
+        pages: PageAllocator,
+        form: PagingFormat = X86,
+    ) -> None:
         super().__init__(timeline, path, altitude)
         self.pid = pid
         self.name = name
-        self.mm = Mm(timeline, f"{path}.mm", pages)
+        self.mm = Mm(timeline, f"{path}.mm", pages, form)
         self.ia32_pasid = 0
         self.files: Table[int, File] = Table(timeline, f"{path}.files")
         try:

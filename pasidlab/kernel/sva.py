@@ -22,14 +22,13 @@ from pasidlab.errors import KernelError
 from pasidlab.hardware.layouts.cpu import IA32_PASID_MSR
 from pasidlab.hardware.pcie import PageRequest, ResponseCode, format_rid
 from pasidlab.kernel.ioasid.core import IoasidRefused
-from pasidlab.kernel.iommu.vtd import entries
-from pasidlab.kernel.iommu.vtd.driver import PASID_MIN
+from pasidlab.kernel.iommu.contract import PASID_MIN
 from pasidlab.timeline import Actor, Table, Verb
 
 if TYPE_CHECKING:
     from pasidlab.kernel.ioasid.core import IoasidCore
     from pasidlab.kernel.ioasid.sets import IoasidSet
-    from pasidlab.kernel.iommu.vtd.svm import Svm
+    from pasidlab.kernel.iommu.bindings import Bindings
     from pasidlab.kernel.mm import Mm
     from pasidlab.kernel.process import Process
     from pasidlab.timeline import Timeline
@@ -40,22 +39,38 @@ _HOLDER: Final = "sva"
 
 
 class Sva(Actor):
-    """The SVA bindings of one kernel. ``bonds`` counts users by (pid, requester ID); ``spaces`` are the bound address
-    spaces by PASID.
+    """The SVA bindings of one kernel. ``enqueues``: its CPU has IA32_PASID, which is loaded for bound processes.
+    ``bonds`` counts users by (pid, requester ID); ``spaces`` are the bound address spaces by PASID.
     """
 
     actor = "sva"
 
-    def __init__(self, timeline: Timeline, altitude: str, core: IoasidCore, the_set: IoasidSet, svm: Svm) -> None:
+    def __init__(
+        self,
+        timeline: Timeline,
+        altitude: str,
+        core: IoasidCore,
+        the_set: IoasidSet,
+        svm: Bindings,
+        *,
+        enqueues: bool = True,
+    ) -> None:
         super().__init__(timeline, f"{altitude}.sva", altitude)
         self._core = core
         self._set = the_set
         self._svm = svm
+        self._enqueues = enqueues
         self.bonds = Table[tuple[int, int], int](timeline, f"{self.path}.bonds")
         self.spaces: Table[int, Mm] = Table(timeline, f"{self.path}.spaces")
 
     def bind(self, process: Process, rid: int) -> int:
-        """Bind; returns the PASID. ``-ENOSPC`` when no PASID is to be had (in a guest: the hypervisor refused)."""
+        """Bind; returns the PASID.
+
+        Errors: ``-ENODEV`` the IOMMU translates no PASIDs; ``-ENOSPC`` no PASID is to be had (in a guest: the
+        hypervisor refused).
+        """
+        if self._svm.driver.why_no_pasids:
+            raise KernelError("ENODEV", self._svm.driver.why_no_pasids)
         mm = process.mm
         key = (process.pid, rid)
         event = self.emit(Verb.BIND, f"process {process.name} to {format_rid(rid)}", pid=process.pid, rid=rid)
@@ -72,7 +87,8 @@ class Sva(Actor):
                 self.bonds[key] = 1
                 self._watch(mm, pasid, rid)
             assert mm.pasid is not None
-            process.ia32_pasid = IA32_PASID_MSR.encode(PASID=mm.pasid, V=1)[0]
+            if self._enqueues:
+                process.ia32_pasid = IA32_PASID_MSR.encode(PASID=mm.pasid, V=1)[0]
         return mm.pasid
 
     def unbind(self, process: Process, rid: int, *, exiting: bool = False) -> None:
@@ -112,8 +128,7 @@ class Sva(Actor):
             return
         event = self.emit(Verb.UNMAP, f"{count} pages at {start:#x}", pasid=mm.pasid, address=start)
         with self.timeline.because(event):
-            pages = start, count
-            self._svm.driver.flush_pages(entries.FLPT_DEFAULT_DID, mm.pasid, binding.devices.keys(), pages)
+            self._svm.driver.flush_process(mm.pasid, binding.devices.keys(), (start, count))
 
     def page_requested(self, request: PageRequest) -> ResponseCode | None:
         """A device asked for a page of a bound process: bring it. A process that is exiting has none left to give."""

@@ -37,7 +37,7 @@ def _tell(m: Machine) -> Iterator[str]:
     expect(owner is m.kernel.host_set and vm1.pasids == {}, "it is the host's, and the guest does not know it")
 
     yield "Its entry on the parent says second-level only: what comes is guest-physical, and there is no other table."
-    entry = m.kernel.iommu.tables[dsa.rid].read(default)
+    entry = m.kernel.iommu.read_entry(dsa.rid, default)
     expect(PASID_ENTRY["PGTT"].get(entry) == PGTT.SECOND, "second-level")
     expect(PASID_ENTRY["DID"].get(entry) == vm1.vmm.container.domain.did, "with the domain of the VM")
     expect(not PASID_ENTRY["FLPTPTR"].get(entry), "and without the page table of a process")

@@ -183,7 +183,7 @@ def _side(m: Machine, scene: Scene, device: AssignedDevice | None) -> Side | Non
     if device is None:
         return None
     own = {m.kernel.svm.number_on(device.rid, host_pasid) for host_pasid in scene.vm.pasids.values()}
-    entries = tuple(number for number in m.kernel.iommu.tables[device.rid].present() if number in own)
+    entries = tuple(entry.pasid for entry in m.unit.entries(device.rid) if entry.pasid in own)
     start = m.timeline.now
     asked = tuple(ask_for_page(m, scene, app, device) for app in scene.apps)
     wire = sorted(wire_numbers(m, start, device.parent))

@@ -24,7 +24,7 @@ def _tell(m: Machine) -> Iterator[str]:
     start = m.timeline.now
     pasid = app.bind(dsa)
     expect_references(m, pasid, start, [("", 1), ("iommu", 2)])
-    words = m.kernel.iommu.tables[dsa.rid].read(pasid)
+    words = m.kernel.iommu.read_entry(dsa.rid, pasid)
     expect(
         PASID_ENTRY["FLPTPTR"].get(words) == app.process.mm.root, "the entry's first-level pointer is the page table"
     )

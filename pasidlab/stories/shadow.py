@@ -47,7 +47,7 @@ def _tell(m: Machine) -> Iterator[str]:
     expect([vm.vmm.kvm.entry(1) for vm in vms] == hosts, "each VM's own table in the CPU leads to its own")
 
     yield "One table for all: the parent's. The guests' page tables even have one address; what is below differs."
-    entries = [m.kernel.iommu.tables[dsa.rid].read(number) for number in hosts]
+    entries = [m.kernel.iommu.read_entry(dsa.rid, number) for number in hosts]
     expect({PASID_ENTRY["PGTT"].get(entry) for entry in entries} == {PGTT.NESTED}, "three nested entries")
     expect(len({PASID_ENTRY["FLPTPTR"].get(entry) for entry in entries}) == 1, "one guest-physical root: equal guests")
     expect(len({PASID_ENTRY["SLPTPTR"].get(entry) for entry in entries}) == 3, "three second levels: three VMs")
@@ -95,7 +95,7 @@ def _tell(m: Machine) -> Iterator[str]:
 
     yield f"The price of shadowing three PASIDs: {bound}."
     expect(bound.ioasids == 3, "a host PASID for each")
-    expect(bound.kvm_words >= 3 and bound.pasid_words >= 3 * 3, "words in two kinds of tables for each")
+    expect(bound.kvm_words >= 3 and bound.host_words >= 3 * 3, "words in two kinds of tables for each")
     expect(bound.traps >= 3 * 3, "at least the command, the flush that reveals the entry, and the one that follows")
     expect(not bound.exits, "using them costs no exit at all")
 

@@ -13,6 +13,7 @@ from pasidlab.invariants.caches import cache_lines
 from pasidlab.machine import Machine
 from pasidlab.stories.story import Story, expect
 from pasidlab.stories.turns import DIARY, LETTER, SIZE, Turns, end_turns, take_turn
+from pasidlab.stories.vtd import vtd_unit
 
 __all__ = ["STALE"]
 
@@ -21,8 +22,8 @@ def _tell(m: Machine) -> Iterator[str]:
     yield "A device without a TLB of its own, and one with. Alice uses the first, and her teardown is complete."
     plain, dsa = m.plug_accelerator("dsa0", ats=False), m.plug_accelerator("dsa1")
     turns = take_turn(m.spawn("alice"), m.spawn("bob"), plain)
-    expect(len(m.unit.caches.contexts) == 1, "the unit has kept the context entry of the device")
-    expect(not len(m.unit.caches.iotlb), "of Alice it has kept nothing")
+    expect(len(vtd_unit(m).caches.contexts) == 1, "the unit has kept the context entry of the device")
+    expect(not len(vtd_unit(m).caches.iotlb), "of Alice it has kept nothing")
     end_turns(turns)
 
     yield "Without the PASID-cache invalidation: Alice has unbound, and the device still writes to her memory."

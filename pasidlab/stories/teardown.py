@@ -12,9 +12,9 @@ from typing import Final
 from pasidlab.hardware.iommu.vtd import register_file as reg
 from pasidlab.hardware.iommu.vtd.invalidation import Descriptor, decode_descriptor
 from pasidlab.hardware.layouts.vtd import IQA_REG, PASID_ENTRY
-from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.machine import Machine
 from pasidlab.stories.story import Story, expect
+from pasidlab.stories.vtd import vtd_table, vtd_unit
 from pasidlab.timeline import Verb
 
 __all__ = ["TEARDOWN", "queued", "tail"]
@@ -27,15 +27,15 @@ _DRAIN: Final = ["wait", "PASID IOTLB", "PASID device TLB", "wait"]
 
 def tail(m: Machine) -> int:
     """Where the driver will write the next descriptor into the host unit's ring (IQT)."""
-    return m.mmio.read(IOMMU_BASE + reg.IQT)
+    return m.mmio.read(reg.BASE + reg.IQT)
 
 
 def queued(m: Machine, since: int) -> list[Descriptor]:
     """The descriptors in the ring from the tail ``since`` to the present one, decoded from memory."""
-    fields = IQA_REG.decode((m.mmio.read(IOMMU_BASE + reg.IQA),))
+    fields = IQA_REG.decode((m.mmio.read(reg.BASE + reg.IQA),))
     size, found = 4096 << fields["QS"], []
     while since != tail(m):
-        known = decode_descriptor(m.memory.load_words(fields["IQA"] + since, _WIDTH // 8), m.unit.identity)
+        known = decode_descriptor(m.memory.load_words(fields["IQA"] + since, _WIDTH // 8), vtd_unit(m).identity)
         expect(isinstance(known, Descriptor), "the ring holds descriptors")
         if isinstance(known, Descriptor):
             found.append(known)
@@ -50,7 +50,7 @@ def _tell(m: Machine) -> Iterator[str]:
     adi = m.assign_adi(dsa, vm)
     app = vm.spawn("app")
     guest_pasid = app.bind(adi)
-    pasid, table = vm.pasids[guest_pasid], m.kernel.iommu.tables[dsa.rid]
+    pasid, table = vm.pasids[guest_pasid], vtd_table(m, dsa.rid)
     entry, did = table.read(pasid), vm.vmm.container.domain.did
     expect(PASID_ENTRY["PGTT"].get(entry) == 3, "nested")
 

@@ -59,8 +59,8 @@ def _tell(m: Machine) -> Iterator[str]:
     expect(carried == [{guest_pasid}, {host_pasid}], "A sends the guest's number, mdev0 the host's")
 
     yield "So the process has two entries: under its guest's number in A's table, under the host's in the parent's."
-    tables = m.kernel.iommu.tables
-    entries = [tables[function.rid].read(guest_pasid), tables[parent.rid].read(host_pasid)]
+    read = m.kernel.iommu.read_entry
+    entries = [read(function.rid, guest_pasid), read(parent.rid, host_pasid)]
     expect([PASID_ENTRY["PGTT"].get(entry) for entry in entries] == [PGTT.NESTED] * 2, "nested, both")
     roots = {tuple(PASID_ENTRY[name].get(entry) for name in ("FLPTPTR", "SLPTPTR", "DID")) for entry in entries}
     expect(len(roots) == 1, "and both name the same page tables")

@@ -44,8 +44,8 @@ def _tell(m: Machine) -> Iterator[str]:
     guest_pasid = app.bind(adi)
     host_pasid, src = vm.pasids[guest_pasid], app.buffer(_TEXT)
     rid = next(iter(vm.vmm.viommu.devices.keys()))
-    believed = vm.vmm.viommu.find_pasid_entry(rid, guest_pasid).words
-    written = m.kernel.iommu.tables[dsa.rid].read(host_pasid)
+    believed = vm.kernel.iommu.read_entry(rid, guest_pasid)
+    written = m.kernel.iommu.read_entry(dsa.rid, host_pasid)
     kinds = [PASID_ENTRY["PGTT"].get(words) for words in (believed, written)]
     expect(kinds == [PGTT.FIRST, PGTT.NESTED], "the guest believes in first-level, the host has written nested")
     root = PASID_ENTRY["FLPTPTR"].get(believed)

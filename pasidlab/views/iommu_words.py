@@ -1,14 +1,14 @@
 """The catalogue of words, second volume: the IOMMU's structures, walks, tables and memory.
 
 Templates for :meth:`str.format`. The first volume is :mod:`pasidlab.views.words`, faults are the third
-(:mod:`pasidlab.views.fault_words`).
+(:mod:`pasidlab.views.fault_words_vtd`).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["BITS", "CACHES", "DIRECTORY", "ENTRY", "EXPLAIN", "MEMORY", "WALK"]
+__all__ = ["BITS", "CACHES", "ENTRY", "EXPLAIN", "MEMORY", "STRUCTURES", "WALK", "WHOLE"]
 
 BITS: Final = {
     "reserved": "must be zero",
@@ -31,30 +31,18 @@ BITS: Final = {
 
 WALK: Final = {
     "title": "The way of {request}",
-    "note": "Above the lookup of the PASID entry, below what comes of it.",
-    "note-first": "Above the lookup of the PASID entry, below the first level, the page table of the process.",
-    "note-second": "Above the lookup of the PASID entry, below the second level, the memory of the VM.",
-    "note-nested": "A row for each first-level level: the second level (L4 to L1) finds its table. The last row finds"
-    " the page.",
-    "root": "root entry",
-    "context": "context entry",
-    "directory": "directory entry",
-    "entry": "PASID entry",
-    "first": "first L{level}",
-    "second": "L{level}",
     "asks": "{pasid} {access}",
     "pasid": "PASID {pasid}",
     "no-pasid": "no PASID",
     "unknown": "?",
     "virtual": "virtual",
-    "guest-physical": "guest-physical",
-    "host-physical": "host-physical",
     "address": "address",
     "page": "page",
     "fault": "fault {code}",
     "at": "at {address}",
     "from": "{cache}",
     "paging-cache": "paging cache",
+    "stream-cache": "stream cache",
     "number": "stop {number}",
     "stop": "stop {number}: {stop}",
     "here": "fault",
@@ -66,10 +54,6 @@ WALK: Final = {
     "request": "asks",
     "not-read": "not read",
     "not-reached": "not reached",
-    "stage-lookup": "lookup",
-    "stage-first": "first level",
-    "stage-second": "second level",
-    "stage-mark": "may it be marked?",
     "memory": "memory",
     "cache": "{cache}",
     "cache-stale": "{cache}, stale",
@@ -84,8 +68,6 @@ EXPLAIN: Final = {
     "fault": "Fault {code} {label}: {meaning}",
     "how": "The translation is {kind}.",
     "read": "The unit read {count} from memory.",
-    "again": "It asked the second level {count} more whether accessed may be set in a first-level entry.",
-    "off": "The unit does not translate (GSTS.TES=0): addresses go through as they are.",
     "answered": "Caches gave {count} ({caches}).",
     "stale": "Stale: what the cache says at stop {stops} is not what memory says now.",
     "recorded": "A real DMA would be recorded, and the host would log it.",
@@ -108,13 +90,9 @@ EXPLAIN: Final = {
 
 MEMORY: Final = {
     "at": "{size} bytes at {address}; {source}",
-    "root": "root entry of bus {bus}",
-    "context": "context entry of {rid}",
-    "directory": "directory entry of {rid} for PASIDs {low} to {high}",
-    "entry": "PASID entry {pasid} of {rid}",
-    "second": "second-level entry, level {level}, of {owner}: guest-physical {span}",
+    "second": "{name}, level {level}, of {owner}: guest-physical {span}",
     "span": "{low} to {high}",
-    "first": "first-level entry, level {level}, of PASID {pasid} ({owner}): virtual {span}",
+    "first": "{name}, level {level}, of PASID {pasid} ({owner}): virtual {span}",
     "guest-at": ", in the guest at {guest}",
     "domain": "domain {did} (PASID {pasid})",
     "nobody": "nobody",
@@ -123,13 +101,8 @@ MEMORY: Final = {
     "guest-memory": "the memory of {vm}",
     "owned-second": "{owner}, guest-physical {address}",
     "owned-first": "{owner}, PASID {pasid}, virtual {address}",
-    "descriptor": "invalidation queue, descriptor {number} ({when}): {what}",
-    "no-descriptor": "invalidation queue, descriptor {number}: never written",
-    "bad-descriptor": "invalidation queue, descriptor {number}: not one ({error})",
-    "type": "descriptor type",
-    "tail": "next to be written",
+    "next": "next to be written",
     "done": "carried out",
-    "page-request": "page request queue, record {number}",
     "kvm-directory": "KVM's PASID directory of {vm}: guest PASIDs {low} to {high}",
     "kvm-entry": "KVM's PASID entry of {vm}: guest PASID {pasid}",
     "frame": "Frame {address}: {count} of 512 words are not zero",
@@ -141,37 +114,54 @@ MEMORY: Final = {
 }
 """What lies where in memory."""
 
+STRUCTURES: Final = {
+    "root entry": "root entry of bus {bus}",
+    "context entry": "context entry of {rid}",
+    "PASID directory entry": "directory entry of {rid} for PASIDs {low} to {high}",
+    "PASID entry": "PASID entry {pasid} of {rid}",
+    "stream table descriptor": "stream table descriptor for {rid} to {last}",
+    "stream table entry": "stream table entry of {rid}",
+    "context descriptor table entry": "CD table entry of {rid} for PASIDs {low} to {high}",
+    "context descriptor": "context descriptor {pasid} of {rid}",
+    "device table entry": "device table entry of {rid}",
+    "GCR3 entry": "GCR3 entry {pasid} of {rid}",
+    "GCR3 entry, upper": "GCR3 entry of {rid}, level {level}, for PASIDs {low} to {high}",
+}
+"""Entries of the tables that lead from a request to a page table, by their name in a survey."""
+
+WHOLE: Final = {
+    "title": "Guests' own tables, and what binds them",
+    "note": "One arrow for a whole table: the host is not asked for single PASIDs, and no IOASID stands for them.",
+    "host": "entries of the host",
+    "memory": "memory of {vm}",
+    "no-vm": "no VM yet",
+    "create": "create one",
+    "no-device": "no whole device",
+    "assign": "assign a PF",
+    "no-table": "no table yet",
+    "in-guest": "in the guest at {address}",
+    "guests": "the guest's",
+    "nobody": "nobody",
+    "no-entry": "no entry",
+    "more": "+{count} more",
+    "unusable": "hardware cannot use it",
+    "bound": "table bound",
+    "not-bound": "no table bound",
+    "without": "no PASID: {kind}",
+}
+"""Whole tables of guests."""
+
 ENTRY: Final = {
-    "title": "PASID entry {pasid} of {device}: 512 bits, field by field",
-    "at": "64 bytes at {address}",
+    "at": "{size} bytes at {address}",
+    "in-guest": " in the memory of {vm}",
     "no-table": "The IOMMU's driver does not know {device} yet",
     "nowhere": "No table reaches so far yet: the entry would be all zero.",
+    "owned": ", {vm}'s own",
+    "bound": "table of {vm}, bound whole",
+    "host-table": "table of the host",
+    "broken": "hardware cannot use it",
 }
 """A PASID entry."""
-
-DIRECTORY: Final = {
-    "title": "PASID table of {device} ({rid}): {present} present in {leaves}",
-    "note": "A bar is as high as its share of present entries. Dotted: no table yet. Click to look inside.",
-    "blocks": "The directory: 2^14 slots, one for 64 PASIDs each; 64 slots in a cell",
-    "slots": "Slots {low} to {high} of the directory",
-    "entries": "The PASID table of slot {slot}: PASIDs {low} to {high}",
-    "no-table": "Slot {slot} has no PASID table: PASIDs {low} to {high} were never used",
-    "block": "slots {low} to {high}, PASIDs {first} to {last}: {leaves}, {present} present",
-    "slot": "slot {slot}, PASIDs {first} to {last}: {what}",
-    "leaf": "table at {address}, {present} of 64 present",
-    "no-leaf": "no table",
-    "entry": "PASID {pasid}: {what}, DID {did}",
-    "absent": "PASID {pasid}: not present",
-    "silent": "PASID {pasid}: not present, faults are not recorded (FPD)",
-    "leaves": "table",
-    "present": "entry",
-    "key-some": "present",
-    "key-none": "not present",
-    "key-no-leaf": "no table",
-    "key-kinds": "F first-level, S second-level, N nested, P pass-through",
-    "chosen": "shown below",
-}
-"""The 2^14 slots of a PASID directory, and what is in them."""
 
 CACHES: Final = {
     "title": "What the caches hold: {count}, {stale}",

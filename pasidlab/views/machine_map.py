@@ -21,6 +21,8 @@ from pasidlab.views.directory import present_count
 from pasidlab.views.figure import Cluster, Edge, Figure, Node, fold
 from pasidlab.views.numbers import counted, ranges
 from pasidlab.views.room import Room
+from pasidlab.views.tables import device_entries, owner_of_table
+from pasidlab.views.unit_words import unit_words
 from pasidlab.views.wire import wire_lines
 
 if TYPE_CHECKING:
@@ -177,7 +179,7 @@ class _Map:
 
     def _add_memory(self, key: str, lines: tuple[str, str], vm: VirtualMachine | None) -> None:
         if vm is not None:
-            bound = _on_devices(self.machine, binding_pasids(vm))
+            bound = sorted({*_on_devices(self.machine, binding_pasids(vm)), *_in_own_tables(self.machine, vm)})
         else:
             bound = [process.mm.pasid for process in self.machine.natives if process.mm.pasid is not None]
         label, state = (f"PASID {ranges(bound)}", "live") if bound else ("", "idle")
@@ -211,10 +213,11 @@ class _Map:
                 self._add_queues(frame, device)
             else:
                 self._add_function(frame, device)
-        total = sum(present_count(self.machine, rid) for rid in self.machine.kernel.iommu.tables.keys())
-        words = (counted(total, "PASID entry", "PASID entries"), "present") if total else ("no device yet", "")
+        total = sum(present_count(self.machine, rid) for rid in self.machine.kernel.iommu.devices.keys())
+        words = (counted(total, *_entry_words(self.machine)), "present") if total else ("no device yet", "")
         state, word = ("live", "translating") if total > len(self.machine.functions) else ("idle", "")
-        self.nodes.append(Node(_IOMMU, ("VT-d", *words), "iommu", state=state, word=word, columns=17))
+        name = unit_words(self.machine.unit)["box"]
+        self.nodes.append(Node(_IOMMU, (name, *words), "iommu", state=state, word=word, columns=17))
 
     def _add_queues(self, frame: str, device: Accelerator) -> None:
         """One box for each queue that somebody uses or could share, or to which a wire leads, and one for the rest."""
@@ -268,6 +271,12 @@ class _Map:
         self.edges.append(Edge(f"{key}>{_IOMMU}", key, _IOMMU, state=flow, present=enabled))
 
 
+def _entry_words(machine: Machine) -> tuple[str, str]:
+    """What one entry is called, and several."""
+    words = unit_words(machine.unit)
+    return words["map-entry"], words["map-entries"]
+
+
 def _numbers(driver: Driver, processes: Sequence[Process]) -> list[int]:
     """The PASIDs of those processes that have a device open, as their own kernel numbers them."""
     return [p.mm.pasid for p in processes if driver.channel_of(p) is not None and p.mm.pasid is not None]
@@ -284,6 +293,12 @@ def _on_devices(machine: Machine, pasids: list[int]) -> list[int]:
     svm = machine.kernel.svm
     found = {(pasid, svm.binding_of(pasid)) for pasid in pasids}
     return sorted({one.number_on(rid) for _, one in found if one is not None for rid in one.devices.keys()})
+
+
+def _in_own_tables(machine: Machine, vm: VirtualMachine) -> list[int]:
+    """The numbers with an entry in a table that is the guest's own."""
+    own = [name for name in vm.vmm.functions.keys() if owner_of_table(machine, machine.functions[name].rid) == vm.name]
+    return [pasid for name in own for pasid in device_entries(machine, name) if pasid]
 
 
 def binding_pasids(vm: VirtualMachine) -> list[int]:

@@ -3,15 +3,19 @@
 The left column is what a guest believes, the middle what the CPU reads for ENQCMD, the right what the host's IOASID
 core knows, with the names of everyone who holds a reference. A number that was in use before keeps its place: the
 guest's box says that it is free, KVM's entry that it is not valid, the host's that the number is back in the pool.
+
+Where the guests own their tables (SMMUv3, AMD) there are no such pairs: see :mod:`pasidlab.views.whole_tables`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pasidlab.hardware.iommu.families import FAMILIES
 from pasidlab.views.figure import Cluster, Edge, Figure, Node, fold
 from pasidlab.views.numbers import quota_words, ranges
 from pasidlab.views.room import Room
+from pasidlab.views.whole_tables import whole_tables
 
 if TYPE_CHECKING:
     from pasidlab.handles import VirtualMachine
@@ -34,6 +38,8 @@ def guest_to_host(machine: Machine, room: Room | None = None) -> Figure:
     ('1 → 2', 'valid')
     """
     room = room or Room()
+    if FAMILIES[machine.iommu].binds_tables:
+        return whole_tables(machine, room)
     slots = room.recall("vms", [(machine.numbers[vm.name],) for vm in machine.vms])
     places = max(2, _PAIRS // max(1, len(slots)))
     room.rescale(places)

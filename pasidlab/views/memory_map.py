@@ -1,8 +1,8 @@
 """What lies at an address, in words: tables of the IOMMU, its queues, KVM's PASID tables, pages of VMs and processes.
 
-The tables are those that :class:`~pasidlab.hardware.iommu.vtd.survey.Survey` finds from RTADDR; here they get names. Of
-the machine's memory addresses are host-physical and the unit is the silicon's; of a VM's memory they are
-guest-physical, and the unit is the emulated one, which walks the guest's own tables.
+The tables are those that the unit's :class:`~pasidlab.hardware.iommu.survey.Survey` finds from its root pointer; here
+they get names. Of the machine's memory addresses are host-physical and the unit is the silicon's; of a VM's memory they
+are guest-physical, and the unit is the emulated one, which walks the guest's own tables.
 """
 
 from __future__ import annotations
@@ -10,25 +10,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pasidlab.errors import BusError, KernelError
-from pasidlab.hardware.bits import Field, Layout
-from pasidlab.hardware.iommu.vtd.invalidation import QueueError, decode_descriptor
-from pasidlab.hardware.iommu.vtd.register_file import IQA, IQT, PQA
-from pasidlab.hardware.iommu.vtd.rules import PT_SHIFT
-from pasidlab.hardware.iommu.vtd.survey import Survey
+from pasidlab.hardware.bits import Layout
+from pasidlab.hardware.iommu.survey import TableUse
 from pasidlab.hardware.layouts.cpu import VMX_PASID_DIR_ENTRY, VMX_PASID_TABLE_ENTRY
-from pasidlab.hardware.layouts.vtd import IQA_REG, PASID_ENTRY, PGTT, SL_ENTRY
-from pasidlab.hardware.layouts.vtd_queue import PAGE_REQUEST
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.views.bits import Bits
-from pasidlab.views.iommu_words import MEMORY
+from pasidlab.views.iommu_words import MEMORY, STRUCTURES
+from pasidlab.views.tables import owner_of_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pasidlab.hardware.iommu.vtd.registers import VtdRegisters
-    from pasidlab.hardware.iommu.vtd.survey import Mapped, Structure
+    from pasidlab.hardware.iommu.survey import Mapped, QueueSlot, Structure
     from pasidlab.hardware.memory import Memory
     from pasidlab.machine import Machine
+    from pasidlab.views.unit_words import Read
     from pasidlab.virt.vmm import Vmm
 
 __all__ = ["Found", "MemoryMap", "plain_word"]
@@ -41,7 +37,7 @@ _WORD: Final = Layout("word", 8, (), "memory", "no table of the unit or of KVM: 
 class Found(NamedTuple):
     """A structure at an address: what it is in words, where it begins, what decodes it, its words, what must be 0.
 
-    ``second`` is the second level behind a nested first-level table (root, depth).
+    ``use``: as a part of which table it was found.
     """
 
     name: str
@@ -49,7 +45,7 @@ class Found(NamedTuple):
     layout: Layout
     words: tuple[int, ...]
     reserved: int
-    second: tuple[int, int] | None = None
+    use: TableUse | None = None
 
     def bits(self) -> Bits:
         """It, bit by bit."""
@@ -62,24 +58,24 @@ class MemoryMap:
 
     >>> from pasidlab import Machine
     >>> m = Machine(); dsa = m.plug_accelerator("dsa0")
-    >>> MemoryMap(m).at(m.kernel.iommu.tables[dsa.rid].address(0) + 16)[0].name
+    >>> MemoryMap(m).at(m.kernel.iommu.entry_table(dsa.rid).address(0) + 16)[0].name
     'PASID entry 0 of 6a:01.0 (dsa0)'
     """
 
     def __init__(self, machine: Machine, vm: str = "") -> None:
         self.machine, self.vm = machine, vm
-        unit: VtdRegisters = machine.vm(vm).vmm.viommu if vm else machine.unit
+        unit: Read = machine.vm(vm).vmm.viommu if vm else machine.unit
         self.unit = unit
-        self.memory: Memory = unit.memory
-        self.survey = Survey(unit.memory, unit.root_pointer, unit.rules)
+        self.memory: Memory = unit.reading.memory
+        self.survey = unit.reading.survey()
 
     def at(self, address: int) -> list[Found]:
         """The structures that the byte at ``address`` belongs to; tables first."""
         found = [
-            Found(self._name(entry), entry.address, entry.use.layout, entry.words, entry.reserved, entry.use.second)
+            Found(self._name(entry), entry.address, entry.use.layout, entry.words, entry.reserved, entry.use)
             for entry in self.survey.at(address)
         ]
-        return [*found, *self._queued(address), *self._kvm(address)]
+        return [*found, *map(_queued, self.unit.reading.queue_slots(address)), *self._kvm(address)]
 
     def word(self, address: int) -> Found:
         """What the word at ``address`` is a part of: the first structure there, or the bare word.
@@ -107,14 +103,11 @@ class MemoryMap:
 
         What names guest-physical memory (a nested first level) is led through the second level.
         """
-        field = next((field for field in found.layout if field.name == key and field.shift), None)
-        address = field.get(found.words) if field is not None else 0
-        if not address:
+        use = found.use or TableUse(found.name, found.layout, found.address)
+        target = self.survey.leads_to(use, found.words, key)
+        if target is None:
             return None
-        second = found.second
-        if found.layout is PASID_ENTRY and key == "FLPTPTR" and PASID_ENTRY["PGTT"].get(found.words) == PGTT.NESTED:
-            depth = self.unit.rules.depths.get(PASID_ENTRY["AW"].get(found.words), 0)
-            second = PASID_ENTRY["SLPTPTR"].get(found.words), depth
+        address, second = target
         return address if second is None else self.survey.through(second, address)
 
     def owners(self, address: int) -> list[str]:
@@ -124,25 +117,36 @@ class MemoryMap:
     # --- names --------------------------------------------------------------------------------------------------------
 
     def _name(self, entry: Structure) -> str:
-        use, rid = entry.use, self._device(entry.use.rid)
-        first = use.first + entry.number
-        names: dict[str, str] = {
-            "root entry": MEMORY["root"].format(bus=f"{entry.number:#x}"),
-            "context entry": MEMORY["context"].format(rid=rid),
-            "PASID directory entry": MEMORY["directory"].format(rid=rid, low=first << 6, high=(first << 6) + 63),
-            "PASID entry": MEMORY["entry"].format(rid=rid, pasid=use.pasid),
+        use = entry.use
+        return self._page_entry(entry) if use.shift else self._lookup(use, use.first + entry.number, entry.number)
+
+    def _lookup(self, use: TableUse, at: int, number: int) -> str:
+        """An entry of a table that leads from a device, or from a PASID, to a page table."""
+        facts: dict[str, object] = {
+            "bus": f"{number:#x}",
+            "rid": self._device(use.rid),
+            "last": format_rid(use.rid + use.span - 1),
+            "pasid": use.pasid,
+            "level": use.level,
+            "low": at * use.span,
+            "high": (at + 1) * use.span - 1,
         }
-        if use.name in names:
-            return names[use.name]
-        end = entry.input + (1 << PT_SHIFT[use.level]) - 1
+        name = f"{use.name}, upper" if use.span > 1 and f"{use.name}, upper" in STRUCTURES else use.name
+        return STRUCTURES[name].format_map(facts)
+
+    def _page_entry(self, entry: Structure) -> str:
+        use = entry.use
+        end = entry.input + (1 << use.shift) - 1
         span = f"{_canonical(entry.input):#x}"
-        if use.level > 1:
+        if end - entry.input >= _PAGE:
             span = MEMORY["span"].format(low=span, high=f"{_canonical(end):#x}")
-        facts = {"level": use.level, "span": span}
-        if use.layout is SL_ENTRY:
-            return MEMORY["second"].format(owner=self._domain(use.did, use.pasid), **facts)
-        nested = MEMORY["guest-at"].format(guest=f"{(use.guest or 0) + entry.number * 8:#x}") if use.second else ""
-        return MEMORY["first"].format(pasid=use.pasid, owner=self._process(use.pasid or 0), **facts) + nested
+        facts = {"name": use.name, "level": use.level, "span": span}
+        if use.stage == "second":
+            return MEMORY["second"].format(owner=self._domain(use), **facts)
+        nested = ""
+        if use.guest is not None:
+            nested = MEMORY["guest-at"].format(guest=f"{use.guest + entry.number * use.layout.size:#x}")
+        return MEMORY["first"].format(pasid=use.pasid, owner=self._process(use), **facts) + nested
 
     def _device(self, rid: int) -> str:
         """A requester ID, and the device's name where it has one."""
@@ -152,16 +156,20 @@ class MemoryMap:
             name = next((name for name, device in self.machine.functions.items() if device.rid == rid), None)
         return f"{format_rid(rid)} ({name})" if name else format_rid(rid)
 
-    def _domain(self, did: int, pasid: int | None) -> str:
-        domain = None if self.vm else self.machine.kernel.iommu.domains.get(did)
-        return domain.name if domain is not None else MEMORY["domain"].format(did=did, pasid=pasid)
+    def _domain(self, use: TableUse) -> str:
+        """Whose memory a second level is."""
+        domains = () if self.vm or use.second is None else self.machine.kernel.iommu.domains.values()
+        found = [one.name for one in domains if use.second and one.table.root == use.second[0]]
+        found += [one.name for one in domains if one.did == use.did]
+        return found[0] if found else MEMORY["domain"].format(did=use.did, pasid=use.pasid)
 
-    def _process(self, pasid: int) -> str:
+    def _process(self, use: TableUse) -> str:
         """Whose page table a PASID stands for."""
-        kernel = self.machine.vm(self.vm).kernel if self.vm else self.machine.kernel
+        pasid, owner = use.pasid or 0, "" if self.vm else owner_of_table(self.machine, use.rid)
+        kernel = self.machine.vm(self.vm or owner).kernel if self.vm or owner else self.machine.kernel
         mine = next((process.name for process in kernel.processes.values() if process.mm.pasid == pasid), None)
-        if mine is not None or self.vm:
-            return mine or MEMORY["nobody"]
+        if mine is not None or self.vm or owner:
+            return f"{owner}: {mine}" if owner and mine else mine or MEMORY["nobody"]
         for vm in self.machine.vms:
             for guest, host in vm.pasids.items():
                 if host == pasid:
@@ -171,47 +179,19 @@ class MemoryMap:
 
     def _reached(self, known: Mapped) -> str:
         use = known.entry.use
-        if use.layout is SL_ENTRY:
-            owner = self._domain(use.did, use.pasid)
-            return MEMORY["owned-second"].format(owner=owner, address=f"{known.input:#x}")
+        if use.stage == "second":
+            return MEMORY["owned-second"].format(owner=self._domain(use), address=f"{known.input:#x}")
         address = f"{_canonical(known.input):#x}"
-        return MEMORY["owned-first"].format(owner=self._process(use.pasid or 0), pasid=use.pasid, address=address)
+        return MEMORY["owned-first"].format(owner=self._process(use), pasid=use.pasid, address=address)
 
-    # --- queues and KVM -----------------------------------------------------------------------------------------------
-
-    def _queued(self, address: int) -> Iterator[Found]:
-        """Descriptors of the invalidation queue, records of the page request queue."""
-        registers = self.unit.registers
-        base, size = registers[IQA] & ~0xFFF, _PAGE << (registers[IQA] & 7)
-        if base and base <= address < base + size:
-            width = 32 if IQA_REG["DW"].get((registers[IQA],)) else 16
-            start = base + (address - base) // width * width
-            yield self._descriptor(start, width, (start - base) // width, registers[IQT] // width)
-        base, size = registers[PQA] & ~0xFFF, _PAGE << (registers[PQA] & 7)
-        if base and base <= address < base + size:
-            start = base + (address - base) // PAGE_REQUEST.size * PAGE_REQUEST.size
-            name = MEMORY["page-request"].format(number=(start - base) // PAGE_REQUEST.size)
-            words = self.memory.load_words(start, PAGE_REQUEST.word_count)
-            yield Found(name, start, PAGE_REQUEST, words, PAGE_REQUEST.reserved_mask)
-
-    def _descriptor(self, start: int, width: int, number: int, tail: int) -> Found:
-        words = self.memory.load_words(start, width // 8)
-        decoded = decode_descriptor(words)
-        if isinstance(decoded, QueueError):
-            empty = not any(words)
-            layout = Layout("descriptor", width, (Field("TYPE", 0, 3, MEMORY["type"]),), "")
-            name = MEMORY["no-descriptor" if empty else "bad-descriptor"].format(number=number, error=decoded.name)
-            return Found(name, start, layout, words, 0)
-        when = MEMORY["tail" if number == tail else "done"]
-        name = MEMORY["descriptor"].format(number=number, what=decoded, when=when)
-        return Found(name, start, decoded.layout, decoded.words, decoded.layout.reserved_mask)
+    # --- KVM ----------------------------------------------------------------------------------------------------------
 
     def _kvm(self, address: int) -> Iterator[Found]:
         """KVM's PASID directories and tables, which lie in the host's memory."""
         if self.vm:
             return
         for vmm in self.machine.vmms.values():
-            if not vmm.kvm.retired:
+            if not vmm.kvm.retired and vmm.kvm.low:
                 yield from self._kvm_of(vmm, address)
 
     def _kvm_of(self, vmm: Vmm, address: int) -> Iterator[Found]:
@@ -232,6 +212,14 @@ class MemoryMap:
 
     def _of(self, name: str, address: int, layout: Layout) -> Found:
         return Found(name, address, layout, self.memory.load_words(address, layout.word_count), layout.reserved_mask)
+
+
+def _queued(slot: QueueSlot) -> Found:
+    """An entry of a queue."""
+    when = f" ({MEMORY[slot.when]})" if slot.when else ""
+    said = f": {slot.what}" if slot.what else ""
+    name = f"{slot.queue}, {slot.noun} {slot.number}{when}{said}"
+    return Found(name, slot.address, slot.layout, slot.words, slot.reserved)
 
 
 def plain_word(found: Found) -> bool:

@@ -38,7 +38,7 @@ def memory_word(machine: Machine, address: int, vm: str = "") -> Table:
 
     >>> from pasidlab import Machine
     >>> m = Machine(); dsa = m.plug_accelerator("dsa0")
-    >>> table = memory_word(m, m.kernel.iommu.tables[dsa.rid].address(0))
+    >>> table = memory_word(m, m.kernel.iommu.entry_table(dsa.rid).address(0))
     >>> table.title, table.rows[0].cells[:3]
     ('PASID entry 0 of 6a:01.0 (dsa0)', ('P', '0', '0x1'))
     """
@@ -49,7 +49,7 @@ def frame(machine: Machine, address: int, vm: str = "") -> Table:
     """The 512 words of the frame around ``address``; errors as for :func:`memory_word`.
 
     >>> from pasidlab import Machine
-    >>> m = Machine(); table = frame(m, m.unit.root_pointer & ~0xFFF)
+    >>> m = Machine(); table = frame(m, m.unit.reading.root)
     >>> table.title, [row.cells[2] for row in table.rows]
     ('Frame 0x1000: 0 of 512 words are not zero', ['512 words, all zero'])
     """

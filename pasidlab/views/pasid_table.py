@@ -1,8 +1,10 @@
-"""Projection: one device's PASID table -> figure. Directory, leaf tables, PASID entries, and what each entry points to.
+"""Projection: one device's table of PASIDs -> figure: the table, its parts, the entries, and what each entry points to.
 
 Everything is read from the bits in memory that the IOMMU reads. An entry that was seen before and is not present now
-keeps its place, drawn as off: its 64 bytes are still there, with P=0. The second-level table of a VM is one box to
-which all its entries point: one set of page tables, used by its default PASID and under every nested entry.
+keeps its place, drawn as off. The second-level table of a VM is one box. Where each entry names it (VT-d) all its
+entries point to it: one set of page tables, used by its default PASID and under every nested entry. Where the device's
+own entry names it (SMMUv3, AMD) that entry is drawn, too: it holds the table of PASIDs on one side and the second level
+on the other, and says whose table it is.
 """
 
 from __future__ import annotations
@@ -10,22 +12,23 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from pasidlab.hardware.iommu.vtd.survey import must_be_zero
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY, PGTT
+from pasidlab.hardware.iommu.families import FAMILIES
 from pasidlab.hardware.pcie import format_rid
-from pasidlab.kernel.iommu.vtd.driver import PASID_RID2PASID
-from pasidlab.kernel.iommu.vtd.entries import meaning_of
+from pasidlab.kernel.iommu.contract import PASID_RID2PASID
 from pasidlab.views.bits import Bits
-from pasidlab.views.directory import present_count, present_entries, slot_of, table_of
 from pasidlab.views.fields import field_table
 from pasidlab.views.figure import Cluster, Edge, Figure, Node
 from pasidlab.views.iommu_words import ENTRY
 from pasidlab.views.room import Room
+from pasidlab.views.tables import device_entries, domain_at, present_in, table_of
+from pasidlab.views.unit_words import kind_of, unit_words
 
 if TYPE_CHECKING:
-    from pasidlab.kernel.iommu.vtd.pasid_table import PasidTable
+    from pasidlab.hardware.iommu.contract import TableEntry
+    from pasidlab.kernel.iommu.contract import Leaf
     from pasidlab.machine import Machine
     from pasidlab.views.table import Table
+    from pasidlab.views.tables import DeviceTable
 
 __all__ = ["entry_bits", "entry_table", "pasid_table"]
 
@@ -36,38 +39,41 @@ _TARGET: Final = 24
 _TABLE: Final = 16
 _LEAF: Final = 22
 _WIDE: Final = 44
+_DEVICE: Final = 26
 
 
 def pasid_table(machine: Machine, device: str, room: Room | None = None, slot: int | None = None) -> Figure:
-    """The PASID table of the device called ``device``: its first entries, or those of one
-    ``slot`` of its directory.
+    """The table of PASIDs of the device called ``device``: its first entries, or those of one ``slot`` of 64.
 
     >>> from pasidlab import Machine
-    >>> m = Machine(); dsa = m.plug_accelerator("dsa0")
-    >>> pasid_table(m, "dsa0").node("entry:0").lines[0]
+    >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); pasid_table(m, "dsa0").node("entry:0").lines[0]
     'PASID 0'
     """
     room = room or Room()
-    rid, table = machine.functions[device].rid, table_of(machine, device)
-    if table is None:
+    found, words = table_of(machine, device), unit_words(machine.unit)
+    if found is None:
         nothing = Node("none", (ENTRY["no-table"].format(device=device),), columns=_WIDE)
         return room.fit(Figure("pasid-table", ENTRY["no-table"].format(device=device), (nothing,)))
-    first = islice(present_entries(machine.memory, table.directory, slot), 4 * _SHOWN)
-    known = [pasid for (pasid,) in room.recall(f"entries {slot}", [(pasid,) for pasid in first])]
-    total = present_count(machine, rid) + sum(not table.read(pasid)[0] & 1 for pasid in known)
+    within = (0, None) if slot is None else (slot << 6, (slot << 6) + 63)
+    first = islice(present_in(found, *within), 4 * _SHOWN)
+    known = [pasid for (pasid,) in room.recall(f"entries {slot} {found.vm}", [(pasid,) for pasid in first])]
+    made = _Parts(machine, device, found)
+    present = sum(len(found.table.present_in(leaf)) for leaf in found.table.leaves())
+    total = present + sum(not made.is_present(pasid) for pasid in known)
     shown = known if total <= _SHOWN else known[: _SHOWN - 1]
-    made = _Parts(machine, rid, table)
+    made.add_device()
     for pasid in shown:
         made.add_entry(pasid)
-    made.add_directory(sorted({slot_of(pasid) for pasid in (shown if total > _SHOWN else known)}), total - len(shown))
+    made.add_top(shown if total > _SHOWN else known, total - len(shown))
+    title = f"{words['structure-title']} of {device} ({format_rid(machine.functions[device].rid)})"
     return room.fit(
         Figure(
             "pasid-table",
-            f"PASID table of {device} ({format_rid(rid)})",
+            title + (ENTRY["owned"].format(vm=found.vm) if found.vm else ""),
             tuple(made.nodes),
             tuple(made.edges),
-            (Cluster("entries", "entries of 64 bytes"), Cluster("targets", "page tables")),
-            note="Read from memory: the directory (PASID bits 19:6), a table (bits 5:0), its entries, their pointers.",
+            (Cluster("entries", words["clusters"]), Cluster("targets", "page tables")),
+            note=words["parts"],
         )
     )
 
@@ -75,59 +81,101 @@ def pasid_table(machine: Machine, device: str, room: Room | None = None, slot: i
 class _Parts:
     """The parts of the figure while it is put together."""
 
-    def __init__(self, machine: Machine, rid: int, table: PasidTable) -> None:
+    def __init__(self, machine: Machine, device: str, found: DeviceTable) -> None:
         self.machine = machine
-        self.rid = rid
-        self.table = table
+        self.rid = machine.functions[device].rid
+        self.found, self.table = found, found.table
+        self.used = device_entries(machine, device)
+        self.words = unit_words(machine.unit)
         self.nodes: list[Node] = []
         self.edges: list[Edge] = []
+        self._leaves = list(found.table.leaves())
         self._targets: set[str] = set()
 
-    def add_directory(self, leaves: list[int], folded: int) -> None:
-        """The directory, the leaf tables, and the box for entries that are not drawn."""
-        words = ("PASID directory", f"at {self.table.directory:#x}")
-        self.nodes.append(Node("directory", words, "directory", columns=_TABLE))
-        for index in leaves:
-            at = self.table.address(index << 6)
-            where = f"at {at:#x}" if at is not None else "not present"
-            self.nodes.append(
-                Node(
-                    f"leaf:{index}",
-                    (f"slot {index}", f"PASIDs {index << 6}-{(index << 6) + 63}", where),
-                    "table",
-                    columns=_LEAF,
-                )
-            )
-            self.edges.append(Edge(f"directory>{index}", "directory", f"leaf:{index}", present=at is not None))
+    def is_present(self, pasid: int) -> bool:
+        """Whether an entry is in use."""
+        return self.found.unit.reading.present(self.table.read(pasid))
+
+    def add_device(self) -> None:
+        """The entry of the device, where that is what names the second level."""
+        device = self._device()
+        if device is None:
+            return
+        kind = f"{kind_of(self.machine.unit, device.kind, 'box')}, {self.words['short-tag']} {device.tag}"
+        owner = ENTRY["bound"].format(vm=self.found.vm) if self.found.vm else ENTRY["host-table"]
+        lines = (self.words["device"], f"at {device.address:#x}", kind, owner)
+        hint = " ".join(f"{name}={value:#x}" for name, value in device.layout.decode(device.words).items() if value)
+        self.nodes.append(Node("device", lines, "table", columns=_DEVICE, rows=4, state="live", word=" ", hint=hint))
+        label = self.words["table-pointer"]
+        self.edges.append(Edge("device>directory", "device", "directory", label=label, columns=12))
+        if device.second:
+            key = self._second(device.second)
+            self.edges.append(Edge(f"device>{key}", "device", key, label=self.words["second-pointer"], columns=9))
+
+    def _device(self) -> TableEntry | None:
+        """The entry of requests without PASID, where it is the device's own and not one of the table."""
+        first = self.used.get(PASID_RID2PASID)
+        others = [entry for entry in self.used.values() if entry.pasid != PASID_RID2PASID]
+        if first is None or first.layout is self.machine.unit.reading.entry_layout:
+            return None
+        return first._replace(kind=others[0].kind, second=others[0].second) if others else first
+
+    def add_top(self, pasids: list[int], folded: int) -> None:
+        """What the table begins with, its parts, and the box for entries that are not drawn."""
+        where = "in the guest at" if self.found.vm else "at"
+        wide, top = (_DEVICE, _DEVICE) if FAMILIES[self.machine.iommu].binds_tables else (_LEAF, _TABLE)
+        lines: tuple[str, ...] = (self.words["top"], f"{where} {self.found.top:#x}")
+        self.nodes.append(Node("directory", lines, "directory", columns=top))
+        drawn = sorted({self._leaf(pasid) for pasid in pasids})
+        for index, first, last, leaf in drawn:
+            at = f"{where} {leaf.address:#x}" if leaf is not None else "not present"
+            said = self.words["leaf"].format(index=index)
+            lines = (said, f"PASIDs {first}-{last}", at)
+            self.nodes.append(Node(f"leaf:{index}", lines, "table", columns=wide))
+            self.edges.append(Edge(f"directory>{index}", "directory", f"leaf:{index}", present=leaf is not None))
         if folded:
             self.nodes.append(Node("more", (f"+{folded} more", "entries"), "more", "entries", columns=_ENTRY))
-            if leaves:
-                self.edges.append(Edge("leaf>more", f"leaf:{leaves[0]}", "more"))
+            if drawn:
+                self.edges.append(Edge("leaf>more", f"leaf:{drawn[0][0]}", "more"))
+
+    def _leaf(self, pasid: int) -> tuple[int, int, int, Leaf | None]:
+        """The part in which an entry lies: its number, its first and last PASID, and where it is if it is there."""
+        leaf = next((one for one in self._leaves if one.first <= pasid < one.first + one.entries), None)
+        size = self._leaves[0].entries if self._leaves else 64
+        first = pasid // size * size
+        return first // size, first, first + size - 1, leaf
 
     def add_entry(self, pasid: int) -> None:
         """One entry with its arrows."""
-        words = self.table.read(pasid)
-        present = bool(words[0] & 1)
-        self.nodes.append(self._present(pasid, words) if present else self._absent(pasid, words))
+        words, present = self.table.read(pasid), self.is_present(pasid)
+        entry = self.used.get(pasid) if present else None
+        self.nodes.append(self._present(pasid, entry) if present else self._absent(pasid, words))
         state = "live" if present else "off"
-        self.edges.append(Edge(f"leaf>{pasid}", f"leaf:{pasid >> 6}", f"entry:{pasid}", state=state))
-        if present:
-            self._point(pasid, words)
+        self.edges.append(Edge(f"leaf>{pasid}", f"leaf:{self._leaf(pasid)[0]}", f"entry:{pasid}", state=state))
+        if entry is not None:
+            self._point(pasid, entry)
 
-    def _present(self, pasid: int, words: tuple[int, ...]) -> Node:
-        kind = f"{meaning_of(words)}, DID {PASID_ENTRY['DID'].get(words)}"
-        hint = " ".join(f"{name}={value:#x}" for name, value in PASID_ENTRY.decode(words).items() if value)
+    def _present(self, pasid: int, entry: TableEntry | None) -> Node:
+        kind, hint = ENTRY["broken"], ""
+        if entry is not None:
+            kind = f"{kind_of(self.machine.unit, entry.kind, 'box')}, {self.words['short-tag']} {entry.tag}"
+            hint = " ".join(f"{name}={value:#x}" for name, value in entry.layout.decode(entry.words).items() if value)
         lines = (f"PASID {pasid}", kind, self._owner(pasid))
-        return Node(f"entry:{pasid}", lines, "entry", "entries", "live", word="P=1", columns=_ENTRY, hint=hint)
+        state, word = ("live", self.words["present"]) if entry is not None else ("fault", self.words["present"])
+        return Node(f"entry:{pasid}", lines, "entry", "entries", state, word=word, columns=_ENTRY, hint=hint)
 
     def _absent(self, pasid: int, words: tuple[int, ...]) -> Node:
-        lines = (f"PASID {pasid}", "DMA is blocked", "in silence: FPD=1" if PASID_ENTRY["FPD"].get(words) else "")
-        return Node(f"entry:{pasid}", lines, "entry", "entries", "off", word="P=0", columns=_ENTRY)
+        silent = self.words["silent"] if self.found.unit.reading.silent(words) else ""
+        lines, word = (f"PASID {pasid}", "DMA is blocked", silent), self.words["absent"]
+        return Node(f"entry:{pasid}", lines, "entry", "entries", "off", word=word, columns=_ENTRY)
 
     def _owner(self, pasid: int) -> str:
         """Whose number it is."""
         if pasid == PASID_RID2PASID:
             return "requests without one"
+        if self.found.vm:
+            inside = self.machine.vm(self.found.vm).kernel.processes.values()
+            return next((f"{p.name} of {self.found.vm}" for p in inside if p.mm.pasid == pasid), "nobody")
         for vmm in self.machine.vmms.values():
             if vmm.container.domain.default_pasid == pasid:
                 return f"default of {vmm.name}"
@@ -138,19 +186,21 @@ class _Parts:
             return f"guest PASID {record.spid} of {record.owner.name}"
         return next((p.name for p in self.machine.natives if p.mm.pasid == pasid), record.owner.name)
 
-    def _point(self, pasid: int, words: tuple[int, ...]) -> None:
+    def _point(self, pasid: int, entry: TableEntry) -> None:
         """The arrows to the page tables that an entry uses."""
-        kind = PASID_ENTRY["PGTT"].get(words)
-        if kind in (PGTT.FIRST, PGTT.NESTED):
-            root = PASID_ENTRY["FLPTPTR"].get(words)
-            space = "guest-physical" if kind == PGTT.NESTED else "host-physical"
-            self._target(f"first:{pasid}", (f"first level {root:#x}", space), "process")
-            self._arrow(pasid, f"first:{pasid}", "FLPTPTR")
-        if kind in (PGTT.SECOND, PGTT.NESTED):
-            root = PASID_ENTRY["SLPTPTR"].get(words)
-            owner, key = self._domain(root)
-            self._target(key, (f"second level {root:#x}", f"memory of {owner}"), "VM")
-            self._arrow(pasid, key, "SLPTPTR")
+        if entry.first:
+            space = "guest-physical" if entry.second else "host-physical"
+            lines = (f"{self.words['target-first']} {entry.first:#x}", space)
+            self._target(f"first:{pasid}", lines, "process")
+            self._arrow(pasid, f"first:{pasid}", self.words["first-pointer"])
+        if entry.second and not any(node.key == "device" for node in self.nodes):
+            self._arrow(pasid, self._second(entry.second), self.words["second-pointer"])
+
+    def _second(self, root: int) -> str:
+        """The box of a second level; its key."""
+        owner, key = self._domain(root)
+        self._target(key, (f"{self.words['target-second']} {root:#x}", f"memory of {owner}"), "VM")
+        return key
 
     def _target(self, key: str, lines: tuple[str, str], word: str) -> None:
         if key not in self._targets:
@@ -163,26 +213,31 @@ class _Parts:
 
     def _domain(self, root: int) -> tuple[str, str]:
         """The VM whose second-level table starts at ``root``: its name, and the key of its box."""
-        for domain in self.machine.kernel.iommu.domains.values():
-            if domain.table.root == root:
-                slot = self.machine.numbers.get(domain.name)
-                return domain.name, f"second:{slot if slot is not None else domain.name}"
-        return "nobody", f"second:{root:#x}"
+        domain = domain_at(self.machine, root)
+        if domain is None:
+            return "nobody", f"second:{root:#x}"
+        slot = self.machine.numbers.get(domain.name)
+        return domain.name, f"second:{slot if slot is not None else domain.name}"
 
 
 def entry_bits(machine: Machine, device: str, pasid: int) -> Bits:
-    """One PASID entry, bit by bit.
+    """One entry of a table of PASIDs, bit by bit.
 
     >>> from pasidlab import Machine
     >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); entry_bits(m, "dsa0", 0)
     <Bits pasid-entry: vtd_pasid_entry, 64 bytes>
     """
-    table = table_of(machine, device)
-    words = table.read(pasid) if table is not None else (0,) * PASID_ENTRY.word_count
-    at = table.address(pasid) if table is not None else None
-    where = ENTRY["at"].format(address=f"{at:#x}") if at is not None else ENTRY["nowhere"]
-    title = ENTRY["title"].format(pasid=pasid, device=device)
-    return Bits("pasid-entry", title, PASID_ENTRY, words, where, must_be_zero(PASID_ENTRY, words, machine.unit.rules))
+    found = table_of(machine, device)
+    layout = machine.unit.reading.entry_layout
+    words, at, where = (0,) * layout.word_count, None, ENTRY["nowhere"]
+    if found is not None:
+        words, at = found.table.read(pasid), found.table.address(pasid)
+    if at is not None:
+        owned = ENTRY["in-guest"].format(vm=found.vm) if found is not None and found.vm else ""
+        where = ENTRY["at"].format(size=layout.size, address=f"{at:#x}") + owned
+    title = unit_words(machine.unit)["entry-title"].format(pasid=pasid, device=device)
+    zero = machine.unit.reading.must_be_zero(layout, words, level=1, nested=bool(found is not None and found.vm))
+    return Bits("pasid-entry", title, layout, words, where, zero)
 
 
 def entry_table(machine: Machine, device: str, pasid: int) -> Table:

@@ -1,8 +1,9 @@
 """Projection: what operations cost, counted: traps and notifications from the events, table words from memory itself.
 
-Used by the stories that compare approaches and policies. A word counts once each time it changes, if it belongs to a
-table that hardware reads: the host's PASID tables, KVM's translation tables. What guests write into tables of their
-own is not counted: they do that on bare metal, too.
+Used by the stories that compare approaches, policies and machines: what is counted is the same on all of them. A word
+counts once each time it changes, if it belongs to a table that leads from a request to a page table (the entries of
+devices, the tables of PASIDs), or to KVM's translation tables. Whose memory such a table lies in says who has written
+it: the host, or a guest. Page tables are not counted; they change in the same way whoever owns what leads to them.
 """
 
 from __future__ import annotations
@@ -10,46 +11,53 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pasidlab.hardware.layouts.cpu import VMX_PASID_DIR_ENTRY
-from pasidlab.hardware.layouts.vtd import PASID_DIR_ENTRY
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.timeline import HARDWARE, HOST, Event, Verb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pasidlab.hardware.bits import Field
     from pasidlab.hardware.memory import Memory
-    from pasidlab.kernel.iommu.vtd.pasid_table import PasidTable
+    from pasidlab.kernel.iommu.contract import IommuDriver
     from pasidlab.machine import Machine
     from pasidlab.virt.kvm import KvmVm
+    from pasidlab.virt.vmm import Vmm
 
-__all__ = ["Price", "kvm_pages", "price"]
+__all__ = ["WORDS", "Price", "guest_pages", "host_pages", "kvm_pages", "price"]
 
-_PASID_DIRECTORY_WORDS: Final = 1 << 14
 _KVM_DIRECTORY_WORDS: Final = 512
-_WORDS: Final = {
+WORDS: Final = {
     "traps": "traps",
     "exits": "VM exits",
     "ioctls": "ioctls",
     "delivered": "notifications delivered",
     "invalidations": "invalidations",
     "ioasids": "IOASIDs",
-    "pasid_words": "words of PASID tables",
+    "host_words": "words of the host's IOMMU tables",
+    "guest_words": "words of guests' IOMMU tables",
     "kvm_words": "words of the CPU's tables",
 }
+"""What each number of a price counts, in words."""
 
 
 class Price(NamedTuple):
-    """What was counted. ``delivered``: how often a handler of the host was told something. ``pasid_words`` and
-    ``kvm_words``: changed words of PASID tables and of translation tables. ``ioasids``: allocated on the host.
+    """What was counted. ``traps``: how often something that a guest did was intercepted; ``exits``: how often a CPU
+    left a guest to its hypervisor; ``ioctls``: what hypervisors asked their host's kernel for; ``delivered``: how often
+    a handler of the host was told something. ``invalidations``: carried out by silicon. ``ioasids``: allocated on the
+    host. ``host_words``, ``guest_words`` and ``kvm_words``: changed words of IOMMU tables in the memory of the host, of
+    those in the memory of guests, and of KVM's translation tables.
     """
 
-    traps: int
-    exits: int
-    ioctls: int
-    delivered: int
-    invalidations: int
-    ioasids: int
-    pasid_words: int
-    kvm_words: int
+    traps: int = 0
+    exits: int = 0
+    ioctls: int = 0
+    delivered: int = 0
+    invalidations: int = 0
+    ioasids: int = 0
+    host_words: int = 0
+    guest_words: int = 0
+    kvm_words: int = 0
 
     def __add__(self, other: object) -> Price:
         if not isinstance(other, Price):
@@ -57,7 +65,7 @@ class Price(NamedTuple):
         return Price(*(one + more for one, more in zip(self, other, strict=True)))
 
     def __str__(self) -> str:
-        words = [f"{count} {_WORDS[name]}" for name, count in self._asdict().items() if count]
+        words = [f"{count} {WORDS[name]}" for name, count in self._asdict().items() if count]
         return ", ".join(words) or "nothing"
 
 
@@ -68,13 +76,15 @@ def price(m: Machine, start: int, stop: int | None = None) -> Price:
     >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); vm1 = m.create_vm("vm1"); adi = m.assign_adi(dsa, vm1)
     >>> app = vm1.spawn("app"); start = m.timeline.now; app.bind(adi)
     1
-    >>> price(m, start).ioasids, price(m, start).pasid_words, price(m, start, start).traps
+    >>> price(m, start).ioasids, price(m, start).host_words, price(m, start, start).traps
     (1, 3, 0)
     """
     stop = m.timeline.now if stop is None else stop
     events = [event for event in m.timeline.since(start) if event.number < stop]
-    pasid_frames, kvm_frames = _pasid_frames(m), {page for vmm in m.vmms.values() for page in kvm_pages(vmm.kvm)}
-    words = _changed_words(m, start, stop)
+    running = [vmm for vmm in m.vmms.values() if vmm.running]
+    hosts, kvms = host_pages(m), {page for vmm in running for page in kvm_pages(vmm.kvm)}
+    guests = {page for vmm in running for page in guest_pages(vmm)}
+    pages = [address & -PAGE_SIZE for address in _changed_words(m, start, stop)]
     return Price(
         traps=_count(events, Verb.TRAP),
         exits=_count(events, Verb.EXIT_VMX),
@@ -82,8 +92,9 @@ def price(m: Machine, start: int, stop: int | None = None) -> Price:
         delivered=sum(_delivered(event) for event in events),
         invalidations=_count(events, Verb.INVALIDATE, HARDWARE),
         ioasids=sum(event.actor == "ioasid" and event.verb is Verb.ALLOC for event in events if event.altitude == HOST),
-        pasid_words=sum(address & -PAGE_SIZE in pasid_frames for address in words),
-        kvm_words=sum(address & -PAGE_SIZE in kvm_frames for address in words),
+        host_words=sum(page in hosts for page in pages),
+        guest_words=sum(page in guests for page in pages),
+        kvm_words=sum(page in kvms for page in pages),
     )
 
 
@@ -105,19 +116,31 @@ def _changed_words(m: Machine, start: int, stop: int) -> list[int]:
     ]
 
 
-def _pasid_frames(m: Machine) -> set[int]:
-    """The pages of all PASID tables of the host, directories included."""
-    return {page for table in m.kernel.iommu.tables.values() for page in _table_pages(m.memory, table)}
+def host_pages(m: Machine) -> set[int]:
+    """The pages of all IOMMU tables that the host owns: entries of devices, tables of PASIDs, directories included."""
+    return set(_table_pages(m.kernel.iommu))
 
 
-def _table_pages(memory: Memory, table: PasidTable) -> set[int]:
-    size = _PASID_DIRECTORY_WORDS * 8
-    directory = set(range(table.directory, table.directory + size, PAGE_SIZE))
-    return directory | _pointed(memory, table.directory, _PASID_DIRECTORY_WORDS, PASID_DIR_ENTRY["SMPTBLPTR"])
+def guest_pages(vmm: Vmm) -> set[int]:
+    """The same of one guest, as host-physical addresses."""
+    find = vmm.container.domain.table.find
+    found = (find(page) for page in _table_pages(vmm.guest.iommu))
+    return {page for page in found if page is not None}
+
+
+def _table_pages(driver: IommuDriver) -> Iterator[int]:
+    """The pages of one kernel's tables, in the memory of that kernel."""
+    for rid in driver.devices.keys():
+        table, entry = driver.entry_table(rid), driver.device_entry(rid)
+        yield from table.frames() if table is not None else ()
+        if entry is not None:
+            yield entry & -PAGE_SIZE
 
 
 def kvm_pages(kvm: KvmVm) -> set[int]:
     """The pages in which one VM's translation tables lie: two directories, and a table where there is an entry."""
+    if not kvm.low:
+        return set()
     memory, pages = kvm.vmcs.memory, {kvm.low, kvm.high}
     for directory in (kvm.low, kvm.high):
         pages |= _pointed(memory, directory, _KVM_DIRECTORY_WORDS, VMX_PASID_DIR_ENTRY["TABLE"])

@@ -50,7 +50,10 @@ def work_queue(machine: Machine, device: str, wq: int) -> Figure:
     made.add_moving()
     mode = "dedicated" if room.dedicated else "shared"
     title = QUEUE["title"].format(queue=f"wq{wq}", device=device, mode=mode)
-    return Figure("queue", title, tuple(made.nodes), tuple(made.edges), note=QUEUE["note"])
+    architecture = machine.cpu.architecture
+    unused = not room.dedicated and not architecture.enqueues
+    note = QUEUE["no-enqcmd"].format(reason=architecture.why_no_enqueue) if unused else QUEUE["note"]
+    return Figure("queue", title, tuple(made.nodes), tuple(made.edges), note=note)
 
 
 def _check(machine: Machine, device: str, wq: int) -> None:

@@ -21,7 +21,7 @@ from pasidlab.views.machine_map import machine_map
 from pasidlab.views.occupancy import set_use, set_words
 from pasidlab.views.pasid_table import pasid_table
 from pasidlab.views.quota_bars import quota_bar
-from pasidlab.views.stale import rules_of, stale_stops
+from pasidlab.views.stale import stale_stops
 from pasidlab.views.still import svg
 from pasidlab.views.table import Column, Line, Table, table_html
 from pasidlab.views.walk_graph import walk_graph
@@ -63,11 +63,11 @@ def walk_bundle(walk: Walk) -> dict[str, str]:
     >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); sorted(walk_bundle(m.translate(dsa.rid, 9)))
     ['text/html']
     """
-    rules, stale = rules_of(walk), stale_stops(walk)
-    said = explain(walk, rules, stale)
+    stale = stale_stops(walk)
+    said = explain(walk, stale)
     words = "".join(f"<p>{html(sentence)}</p>" for sentence in said.sentences)
-    stops = "".join(_opened(field_table(stop_bits(walk, at, rules))) for at in range(len(walk.stops)))
-    table = f"<style>{style.live()}</style>{table_html(walk_table(walk, stale, rules))}{stops}"
+    stops = "".join(_opened(field_table(stop_bits(walk, at))) for at in range(len(walk.stops)))
+    table = f"<style>{style.live()}</style>{table_html(walk_table(walk, stale))}{stops}"
     below = f'<div class="pasidlab"><p><strong>{html(said.title)}</strong></p>{words}{table}</div>'
     return {"text/html": f"<div>{svg(walk_graph(walk, stale=stale))}{below}</div>"}
 

@@ -233,6 +233,7 @@ KINDS: dict[str, Kind] = {
         Kind("adi", "ADI", 2),
         Kind("directory", "directory", 2, mono=True),
         Kind("table", "table", 2, mono=True),
+        Kind("structure", "table", 2),
         Kind("entry", "", 2, mono=True),
         Kind("paging", "page table", 2, mono=True),
         Kind("memory", "memory", 2, mono=True),

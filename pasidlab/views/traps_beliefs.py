@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pasidlab.kernel.idxd import Idxd
-from pasidlab.views.directory import table_of
 from pasidlab.views.table import Column, Line, Table
+from pasidlab.views.tables import device_entries
 from pasidlab.views.wire import wire_lines
 from pasidlab.views.wire_words import TRAPS
 from pasidlab.virt.traps import Answer
@@ -115,7 +115,5 @@ def _leftovers(machine: Machine, vm: VirtualMachine) -> Iterator[str]:
         for device in vm.devices:
             if (device.parent.name, host) in opened or not isinstance(vm.kernel.drivers.get(device.name), Idxd):
                 continue
-            table = table_of(machine, device.parent.name)
-            number = machine.kernel.svm.number_on(device.rid, host)
-            if table is not None and table.read(number)[0] & 1:
+            if machine.kernel.svm.number_on(device.rid, host) in device_entries(machine, device.parent.name):
                 yield TRAPS["left"].format(vm=vm.name, guest=guest, device=device.name)

@@ -14,9 +14,10 @@ from pasidlab.hardware.accelerator import register_map as at
 from pasidlab.hardware.cpu import split_pasid
 from pasidlab.hardware.layouts.cpu import IA32_PASID_MSR, VMX_PASID_DIR_ENTRY
 from pasidlab.hardware.layouts.dsa import WQCFG
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY, PGTT
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.views.table import Column, Line, Table
+from pasidlab.views.tables import table_of
+from pasidlab.views.unit_words import kind_of, terms_of
 
 if TYPE_CHECKING:
     from pasidlab.handles import VirtualMachine
@@ -33,7 +34,6 @@ USERS: Final = {
     "device": "device driver",
 }
 """The five users of the talk, in its order."""
-_KINDS: Final = {PGTT.FIRST: "first-level", PGTT.SECOND: "second-level", PGTT.NESTED: "nested"}
 _PASID_DWORD: Final = 2
 
 
@@ -62,6 +62,7 @@ def kept(machine: Machine, vm: VirtualMachine, guest_pasid: int) -> list[Kept]:
     found = list(_cpu(vm, guest_pasid))
     if host_pasid is not None:
         found += [*_vfio(vm, host_pasid), *_iommu(machine, vm, host_pasid)]
+    found += _own_table(machine, vm, guest_pasid)
     return [*found, *_kvm(machine, vm, guest_pasid), *_device(machine, vm, guest_pasid, host_pasid)]
 
 
@@ -114,19 +115,34 @@ def _iommu(machine: Machine, vm: VirtualMachine, host_pasid: int) -> Iterator[Ke
     binding = machine.kernel.svm.binding_of(host_pasid)
     for rid in binding.devices.keys() if binding is not None else ():
         number = machine.kernel.svm.number_on(rid, host_pasid)
-        table = machine.kernel.iommu.tables[rid]
-        address, words = table.address(number), table.read(number)
-        if address is not None and PASID_ENTRY["P"].get(words):
-            kind = _KINDS.get(PASID_ENTRY["PGTT"].get(words), "pass-through")
-            place = f"PASID entry at {address:#x}, table of {format_rid(rid)}"
-            yield Kept("iommu", place, words[0], number, f"{kind}, over the memory of {vm.name}")
+        yield from _entries(machine, vm, rid, number)
+
+
+def _own_table(machine: Machine, vm: VirtualMachine, guest_pasid: int) -> Iterator[Kept]:
+    """The entry in each table that is the guest's own: the guest's number, which devices send as it is."""
+    for name in vm.vmm.functions.keys():
+        found = table_of(machine, name)
+        if found is not None and found.vm == vm.name:
+            yield from _entries(machine, vm, machine.functions[name].rid, guest_pasid)
+
+
+def _entries(machine: Machine, vm: VirtualMachine, rid: int, number: int) -> Iterator[Kept]:
+    """What the silicon finds under a number."""
+    terms = terms_of(machine.unit)
+    for entry in machine.unit.entries(rid):
+        if entry.pasid == number and number:
+            place = f"{terms.entry} at {entry.address:#x}, table of {format_rid(rid)}"
+            place += f" (in the guest at {entry.guest_address:#x})" if entry.guest_address is not None else ""
+            kind = kind_of(machine.unit, entry.kind)
+            yield Kept("iommu", place, entry.words[0], number, f"{kind}, over the memory of {vm.name}")
 
 
 def _kvm(machine: Machine, vm: VirtualMachine, guest_pasid: int) -> Iterator[Kept]:
     """The word by which the CPU converts the number."""
     kvm = vm.vmm.kvm
-    host_pasid, address = kvm.entry(guest_pasid), _slot(machine, kvm, guest_pasid)
+    host_pasid = kvm.entry(guest_pasid)
     if host_pasid is not None:
+        address = _slot(machine, kvm, guest_pasid)
         place = f"translation table entry at {address:#x}"
         yield Kept("kvm", place, machine.memory.load32(address), host_pasid, "the CPU replaces the number of ENQCMD")
 

@@ -12,16 +12,17 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pasidlab.hardware.iommu.vtd.caches import PAGING_CACHE
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.views.figure import Edge, Figure, Node
 from pasidlab.views.iommu_words import WALK
-from pasidlab.views.walk_path import Shape, WalkPath
+from pasidlab.views.unit_words import unit_words
+from pasidlab.views.walk_path import WalkPath
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from pasidlab.hardware.iommu.contract import Stop, Walk
+    from pasidlab.hardware.iommu.shape import Shape
 
 __all__ = ["walk_graph", "walk_title"]
 
@@ -31,6 +32,8 @@ _LOOKUP: Final = 14
 _FIRST_ALONE: Final = 12
 _SECOND_ALONE: Final = 12
 _LOOKUP_TALL, _TALL = 62, 47
+_SHORT: Final = {"paging-structure cache": WALK["paging-cache"], "stream table cache": WALK["stream-cache"]}
+"""Names of caches that are too long for a box."""
 _QUIET: Final = frozenset({"live", "idle", "off", "cached"})
 """States that small boxes tell by their glyph alone; the tooltip has the word, and of a cache the line below."""
 
@@ -57,14 +60,15 @@ def walk_graph(walk: Walk, step: int | None = None, stale: Collection[int] = ())
     for row, keys in enumerate(made.path.rows):
         made.add_row(row, keys)
     made.add_arrows()
-    return Figure("walk", walk_title(walk), tuple(made.nodes), tuple(made.edges), note=_note(made.path.shape))
+    return Figure("walk", walk_title(walk), tuple(made.nodes), tuple(made.edges), note=_note(walk, made.path.shape))
 
 
-def _note(shape: Shape) -> str:
+def _note(walk: Walk, shape: Shape) -> str:
     """What the rows are."""
+    words = unit_words(walk.unit)
     if shape.nested:
-        return WALK["note-nested"]
-    return WALK["note-first" if shape.first else "note-second" if shape.second else "note"]
+        return words["note-nested"]
+    return words["note-first" if shape.first else "note-second" if shape.second else "note"]
 
 
 def walk_title(walk: Walk) -> str:
@@ -77,6 +81,7 @@ class _Parts:
 
     def __init__(self, walk: Walk, step: int | None, stale: frozenset[int]) -> None:
         self.path = WalkPath(walk)
+        self._words = unit_words(walk.unit)
         self.nodes: list[Node] = []
         self.edges: list[Edge] = []
         self._walk = walk
@@ -103,7 +108,7 @@ class _Parts:
             x += round(24 + node.columns * 7.4) + (_GAP - 6 if key.startswith("second") else _GAP)
 
     def _box(self, key: str, at: tuple[int, int]) -> Node:
-        kind, _, rest = key.partition(":")
+        kind = key.partition(":")[0]
         look, shape = self._look(key), self.path.shape
         if kind == "request":
             request = self._walk.request
@@ -116,21 +121,29 @@ class _Parts:
         if kind == "result":
             return self._result(look, at)
         if kind == "second":
-            level = rest.partition(":")[2]
-            alone = not shape.first
-            name = WALK["second"].format(level=level)
-            wide = _SECOND_ALONE if alone else _WIDE["second"]
-            word = " " if look.state in _QUIET or not alone else look.word
-            lines = (name, self._where(key) if alone else self._number(key))
-            return Node(key, lines, "entry", state=look.state, word=word, columns=wide, hint=self._hint(key), at=at)
-        if kind == "first":
+            return self._second(key, look, at)
+        if kind == "first" or key in shape.behind:
+            name = self._words[key] if kind != "first" else self._first_name(key)
             wide = _WIDE["first"] if shape.nested else _FIRST_ALONE
-            lines = (WALK["first" if shape.nested else "second"].format(level=rest), self._where(key))
             word = " " if look.state in _QUIET else look.word
-            return Node(key, lines, "entry", state=look.state, word=word, columns=wide, hint=self._hint(key), at=at)
-        lines = (WALK[key], self._where(key))
+            return Node(key, (name, self._where(key)), "entry", state=look.state, word=word, columns=wide,
+                        hint=self._hint(key), at=at)  # fmt: skip
+        lines = (self._words[kind], self._where(key))
         word = " " if look.state == "off" else look.word
         return Node(key, lines, "table", state=look.state, word=word, columns=_LOOKUP, hint=self._hint(key), at=at)
+
+    def _first_name(self, key: str) -> str:
+        name = self._words["first" if self.path.shape.nested else "first-alone"]
+        return name.format(level=self.path.shape.label(key))
+
+    def _second(self, key: str, look: _Look, at: tuple[int, int]) -> Node:
+        """Small in the rows of a nested walk, where there are many."""
+        alone = not self.path.shape.nested
+        name = self._words["second"].format(level=self.path.shape.label(key))
+        wide = _SECOND_ALONE if alone else _WIDE["second"]
+        word = " " if look.state in _QUIET or not alone else look.word
+        lines = (name, self._where(key) if alone else self._number(key))
+        return Node(key, lines, "entry", state=look.state, word=word, columns=wide, hint=self._hint(key), at=at)
 
     def _asked(self, key: str, look: _Look, at: tuple[int, int]) -> Node:
         """The address that a row is about; not known before it has been read."""
@@ -138,14 +151,15 @@ class _Parts:
         address = self.path.guest.get(key)
         behind = self.path.order.index(key) <= self._front + 1 or self._over
         shown = f"{address:#x}" if address is not None and behind else WALK["unknown"]
-        return Node(key, (shown, WALK[kind]), "thing", state=look.state, word=" ", columns=_WIDE["asked"], at=at)
+        said = self._words[kind] if kind in self._words else WALK[kind]
+        return Node(key, (shown, said), "thing", state=look.state, word=" ", columns=_WIDE["asked"], at=at)
 
     def _result(self, look: _Look, at: tuple[int, int]) -> Node:
         fault, lines = self._walk.fault, (WALK["page"], WALK["unknown"])
         if self._over and fault is not None:
             lines = (WALK["fault"].format(code=f"{fault.code:#x}"), fault.name)
         elif self._over:
-            lines = (f"{self._walk.address or 0:#x}", WALK["host-physical"])
+            lines = (f"{self._walk.address or 0:#x}", self._words["host-physical"])
         hint = fault.meaning if self._over and fault is not None else ""
         word = " " if look.state in _QUIET else look.word
         return Node("result", lines, "thing", state=look.state, word=word, columns=_WIDE["result"], hint=hint, at=at)
@@ -201,7 +215,7 @@ class _Parts:
         stop = self._stop(key)
         if stop is None:
             return ""
-        short = WALK["paging-cache"] if stop.cache == PAGING_CACHE else stop.cache
+        short = _SHORT.get(stop.cache, stop.cache)
         return WALK["from"].format(cache=short) if stop.cached else WALK["at"].format(address=f"{stop.address:#x}")
 
     def _number(self, key: str) -> str:

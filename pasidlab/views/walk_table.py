@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
-from pasidlab.hardware.iommu.vtd.rules import VtdRules
-from pasidlab.hardware.iommu.vtd.survey import must_be_zero
 from pasidlab.views.bits import Bits
 from pasidlab.views.fields import set_fields
 from pasidlab.views.iommu_words import WALK
 from pasidlab.views.table import Column, Line, Table
+from pasidlab.views.unit_words import unit_words
 from pasidlab.views.walk_graph import walk_title
 from pasidlab.views.walk_path import shape_of
 
@@ -33,7 +31,7 @@ _COLUMNS: Final = (
 )
 
 
-def walk_table(walk: Walk, stale: Collection[int] = (), rules: VtdRules | None = None) -> Table:
+def walk_table(walk: Walk, stale: Collection[int] = ()) -> Table:
     """Every stop of ``walk``, and how it ended. ``stale``: stops whose cache says something else than memory.
 
     >>> from pasidlab import Machine
@@ -42,23 +40,23 @@ def walk_table(walk: Walk, stale: Collection[int] = (), rules: VtdRules | None =
     >>> [row.cells[2] for row in table.rows]
     ['root entry', 'context entry', 'PASID directory entry', 'PASID entry', 'fault 0x59']
     """
-    rows = [_row(walk, at, at in stale, rules) for at in range(len(walk.stops))]
+    rows = [_row(walk, at, at in stale) for at in range(len(walk.stops))]
     return Table("walk-stops", walk_title(walk), _COLUMNS, (*rows, _end(walk)))
 
 
-def _row(walk: Walk, at: int, stale: bool, rules: VtdRules | None) -> Line:
+def _row(walk: Walk, at: int, stale: bool) -> Line:
     stop = walk.stops[at]
     last = walk.fault is not None and at == len(walk.stops) - 1
     state = "pending" if stale else "fault" if last else "cached" if stop.cached else "live"
     origin = WALK["cache-stale" if stale else "cache"].format(cache=stop.cache) if stop.cached else WALK["memory"]
     cells = (
         str(at + 1),
-        WALK[f"stage-{stop.stage}"],
+        unit_words(walk.unit)[f"stage-{stop.stage}"],
         stop.name,
-        str(stop.level or ""),
+        "" if stop.level is None else str(stop.level),
         f"{stop.address:#x}",
         _hex(stop),
-        set_fields(stop_bits(walk, at, rules)),
+        set_fields(stop_bits(walk, at)),
         origin,
     )
     return Line(f"stop:{at}", cells, state)
@@ -74,25 +72,21 @@ def _hex(stop: Stop) -> str:
 
 
 def _end(walk: Walk) -> Line:
-    fault = walk.fault
+    fault, physical = walk.fault, unit_words(walk.unit)["host-physical"]
     if fault is None:
-        return Line("end", ("", "", WALK["page"], "", f"{walk.address or 0:#x}", "", WALK["host-physical"], ""), "live")
+        return Line("end", ("", "", WALK["page"], "", f"{walk.address or 0:#x}", "", physical, ""), "live")
     name = WALK["fault"].format(code=f"{fault.code:#x}")
     return Line("end", ("", "", name, "", "", "", f"{fault.name}: {fault.meaning}", ""), "fault")
 
 
-def stop_bits(walk: Walk, at: int, rules: VtdRules | None = None) -> Bits:
-    """One stop, bit by bit. ``rules`` are those of the unit that walked; without them, those of a usual one."""
-    stop = walk.stops[at]
-    nested = stop.stage == "first" and shape_of(walk).nested
-    zero = must_be_zero(stop.layout, stop.words, rules or usual_rules(), stop.level or 0, nested=nested)
-    level = WALK["level"].format(level=stop.level) if stop.level else ""
+def stop_bits(walk: Walk, at: int) -> Bits:
+    """One stop, bit by bit; which bits must be zero says the unit that walked."""
+    stop, zero = walk.stops[at], None
+    if walk.unit is not None:
+        nested = shape_of(walk).nested
+        zero = walk.unit.reading.must_be_zero(stop.layout, stop.words, stop.level or 0, nested=nested)
+    level = WALK["level"].format(level=stop.level) if stop.level is not None else ""
     title = WALK["stop-title"].format(number=at + 1, count=len(walk.stops), name=stop.name, level=level)
     where = WALK["from"].format(cache=stop.cache) if stop.cached else WALK["memory"]
     note = WALK["stop-note"].format(address=f"{stop.address:#x}", where=where, source=stop.layout.note)
     return Bits(f"stop-{at + 1}", title, stop.layout, stop.words, note.rstrip(" ;"), zero)
-
-
-def usual_rules() -> VtdRules:
-    """What a server's unit demands; for walks of which nobody says which unit made them."""
-    return VtdRules(VtdIdentity())

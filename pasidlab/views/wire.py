@@ -11,20 +11,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from pasidlab.errors import KernelError
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY, PGTT
+from pasidlab.hardware.iommu.contract import EntryKind
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.invariants import RULES
 from pasidlab.invariants.evidence import Evidence
 from pasidlab.kernel.idxd import Idxd
 from pasidlab.timeline import HOST
-from pasidlab.views.directory import table_of
+from pasidlab.views.tables import device_entries, domain_at, space_at
 from pasidlab.views.wire_words import WIRE
 
 if TYPE_CHECKING:
     from pasidlab.handles import App
     from pasidlab.hardware.cpu import PasidTranslation
+    from pasidlab.hardware.iommu.contract import TableEntry
     from pasidlab.kernel.driver import Driver
-    from pasidlab.kernel.process import Process
     from pasidlab.machine import Machine
 
 __all__ = ["Reached", "WireLine", "ambiguities", "fault_of", "translation_of", "wire_lines"]
@@ -33,12 +33,12 @@ _MEANINGS = 14
 
 
 class Reached(NamedTuple):
-    """What a number selects: the entry's ``words`` (all zero: no table), ``kind`` of its translation, and ``whose``
-    memory it leads to; ``mine`` is whether that is the memory of the process in question. ``fault`` is the code with
-    which a request is refused for want of an entry (0: none).
+    """What a number selects: the ``entry`` (``None``: there is none that hardware could use), ``kind`` of its
+    translation, and ``whose`` memory it leads to; ``mine`` is whether that is the memory of the process in question.
+    ``fault`` is the code with which a request is refused for want of an entry (0: none).
     """
 
-    words: tuple[int, ...]
+    entry: TableEntry | None
     kind: str
     whose: str
     mine: bool
@@ -46,8 +46,8 @@ class Reached(NamedTuple):
 
     @property
     def present(self) -> bool:
-        """Whether the entry is present."""
-        return bool(self.words[0] & 1)
+        """Whether there is an entry."""
+        return self.entry is not None
 
 
 class WireLine(NamedTuple):
@@ -166,37 +166,24 @@ def _way(machine: Machine, app: App, name: str, dedicated: bool, queues: bool) -
 
 
 def _reached(machine: Machine, app: App, parent: str, rid: int, wire: int) -> Reached:
-    table = table_of(machine, parent)
-    words = table.read(wire) if table is not None else (0,) * PASID_ENTRY.word_count
-    if not words[0] & 1:
-        return Reached(words, WIRE["absent"], WIRE["nobody"], mine=False, fault=fault_of(machine, rid, wire))
-    kind = PASID_ENTRY["PGTT"].get(words)
-    if kind == PGTT.PASS_THROUGH:
-        return Reached(words, WIRE["pass"], WIRE["machine"], mine=False, fault=0)
-    domain = _domain(machine, PASID_ENTRY["SLPTPTR"].get(words)) if kind in (PGTT.SECOND, PGTT.NESTED) else HOST
-    if kind == PGTT.SECOND:
-        return Reached(words, WIRE["second"], WIRE["whole"].format(vm=domain), mine=False, fault=0)
-    root = PASID_ENTRY["FLPTPTR"].get(words)
-    owner = _space(machine, domain, root)
+    entry = device_entries(machine, parent).get(wire)
+    if entry is None:
+        return Reached(None, WIRE["absent"], WIRE["nobody"], mine=False, fault=fault_of(machine, rid, wire))
+    if entry.kind is EntryKind.PASS_THROUGH:
+        return Reached(entry, WIRE["pass"], WIRE["machine"], mine=False, fault=0)
+    domain = _domain(machine, entry.second) if entry.bounded else HOST
+    if entry.kind is EntryKind.SECOND:
+        return Reached(entry, WIRE["second"], WIRE["whole"].format(vm=domain), mine=False, fault=0)
+    owner = space_at(machine, "" if domain == HOST else domain, entry.first)
     whose = WIRE["unknown"].format(domain=domain) if owner is None else owner.name
     mine = domain == app.altitude and owner is app.process
-    return Reached(words, WIRE["nested" if kind == PGTT.NESTED else "first"], whose, mine=mine, fault=0)
+    return Reached(entry, WIRE["nested" if entry.bounded else "first"], whose, mine=mine, fault=0)
 
 
 def _domain(machine: Machine, root: int) -> str:
     """The VM whose second-level table starts at ``root``."""
-    domains = machine.kernel.iommu.domains.values()
-    return next((domain.name for domain in domains if domain.table.root == root), WIRE["nobody"])
-
-
-def _space(machine: Machine, domain: str, root: int) -> Process | None:
-    """The process of a VM, or of the host, whose page table starts at ``root``."""
-    if domain == HOST:
-        return next((one for one in machine.natives if one.mm.root == root), None)
-    if domain not in machine.vmms:
-        return None
-    inside = machine.vm(domain).kernel.processes.values()
-    return next((one for one in inside if one.mm.root == root), None)
+    domain = domain_at(machine, root)
+    return domain.name if domain is not None else WIRE["nobody"]
 
 
 def fault_of(machine: Machine, rid: int, pasid: int) -> int:

@@ -13,12 +13,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pasidlab.hardware.cpu import split_pasid
+from pasidlab.hardware.iommu.families import FAMILIES
 from pasidlab.hardware.layouts.cpu import VMX_PASID_DIR_ENTRY, VMX_PASID_TABLE_ENTRY
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.timeline import HOST
-from pasidlab.views.directory import table_of
 from pasidlab.views.figure import Edge, Figure, Node, fold, slots
+from pasidlab.views.tables import device_entries
+from pasidlab.views.unit_words import unit_words
 from pasidlab.views.wire import WireLine, ambiguities, translation_of, wire_lines
 from pasidlab.views.wire_words import WAYS, WIRE
 from pasidlab.virt.policies import POLICIES
@@ -143,7 +144,16 @@ class _Parts:
         """Whether a number of the process's kernel is the host's."""
         return self.native or self.machine.vm(self.app.altitude).pasids.get(pasid) == pasid
 
+    @property
+    def _no_enqcmd(self) -> str:
+        """Why the CPU has no part in it; empty if it has."""
+        architecture = self.machine.cpu.architecture
+        return "" if architecture.enqueues else architecture.why_no_enqueue
+
     def _control(self, found: PasidTranslation | None) -> _Look:
+        if self._no_enqcmd:
+            name = self.machine.cpu.architecture.name
+            return _Look((WIRE["no-enqcmd"], WIRE["no-enqcmd-cpu"].format(cpu=name)), "off", " ", self._no_enqcmd)
         if self.native:
             return _Look((WIRE["control-native"], WIRE["control-why-native"]), "off", " ")
         vmcs = self.machine.vm(self.app.altitude).vmm.kvm.vmcs
@@ -168,6 +178,8 @@ class _Parts:
 
     def _carried(self, found: PasidTranslation | None) -> _Look:
         pasid = self.app.pasid
+        if self._no_enqcmd:
+            return _Look((WIRE["no-enqcmd"], WIRE["no-enqcmd-out"]), "off", " ", self._no_enqcmd)
         if pasid is None:
             return _Look((WIRE["out"], WIRE["out-gp"]), "off", " ")
         if found is not None and found.host_pasid is None:
@@ -182,6 +194,8 @@ class _Parts:
         word = WIRE["meanings"] if ambiguous else ""
         if self.native:
             return _Look((WIRE["policy-native"], WIRE["policy-native-rule"]), state, word)
+        if FAMILIES[self.machine.iommu].binds_tables:
+            return _Look((WIRE["policy-own"], WIRE["policy-own-rule"], WIRE["policy-own-more"]), state, word)
         policy = self.machine.vm(self.app.altitude).vmm.policy
         if policy is None:
             return _Look((WIRE["policy-none"], WIRE["policy-first"]), state, word)
@@ -232,7 +246,7 @@ class _Parts:
             (way[2], self._way(line, wire)),
             ("queue", self._queue(line)),
             ("pasid", wire),
-            ("table", _entry(line)),
+            ("table", _entry(self.machine, line)),
             ("memory", _memory(self, line, bad and reached is not None)),
         ]
 
@@ -246,10 +260,9 @@ class _Parts:
 
     def _bound_on_host(self, line: WireLine) -> bool:
         """Whether the process's PASID has an entry of the device."""
-        table = table_of(self.machine, line.parent)
-        if table is None or line.host is None:
+        if line.host is None:
             return False
-        return bool(table.read(self.machine.kernel.svm.number_on(line.rid, line.host))[0] & 1)
+        return self.machine.kernel.svm.number_on(line.rid, line.host) in device_entries(self.machine, line.parent)
 
     def _way(self, line: WireLine, wire: _Look) -> _Look:
         title, what, _, cost = WAYS[line.way]
@@ -306,19 +319,19 @@ def _nothing() -> list[tuple[str, _Look]]:
     return _empty("adi", _Look((WIRE["no-device"], WIRE["assign"]), "off", " "), " ")
 
 
-def _entry(line: WireLine) -> _Look:
-    """The PASID entry that the number selects."""
-    reached = line.reached
+def _entry(machine: Machine, line: WireLine) -> _Look:
+    """The entry that the number selects."""
+    reached, words = line.reached, unit_words(machine.unit)
     if line.wire is None or reached is None:
         return _Look((WIRE["entry-none"],), "off", " ")
-    name = WIRE["entry"].format(pasid=line.wire)
-    if not reached.present:
+    name, entry = WIRE["entry"].format(pasid=line.wire), reached.entry
+    if entry is None:
         code = WIRE["fault"].format(code=f"{reached.fault:#x}") if reached.fault else ""
-        return _Look((name, code), "fault", WIRE["absent"])
-    said = WIRE["entry-more"].format(kind=reached.kind, did=PASID_ENTRY["DID"].get(reached.words))
-    bits = " ".join(f"{name}={value:#x}" for name, value in PASID_ENTRY.decode(reached.words).items() if value)
-    root = f"FLPTPTR {PASID_ENTRY['FLPTPTR'].get(reached.words):#x}"
-    return _Look((name, said, root), "live" if reached.mine else "fault", "P=1", bits)
+        return _Look((name, code), "fault", words["absent"])
+    said = WIRE["entry-more"].format(kind=reached.kind, tag=f"{words['short-tag']} {entry.tag}")
+    bits = " ".join(f"{name}={value:#x}" for name, value in entry.layout.decode(entry.words).items() if value)
+    root = f"{words['first-pointer']} {entry.first:#x}"
+    return _Look((name, said, root), "live" if reached.mine else "fault", words["present"], bits)
 
 
 def _memory(made: _Parts, line: WireLine, bad: bool) -> _Look:

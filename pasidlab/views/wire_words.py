@@ -29,6 +29,12 @@ WIRE: Final = {
     "control-why-on": "on all portals",
     "control-why-off": "it has a PF",
     "control-why-native": "as it is",
+    "no-enqcmd": "no ENQCMD",
+    "no-enqcmd-cpu": "{cpu}",
+    "no-enqcmd-out": "MMIO stores only",
+    "policy-own": "the guest owns its table",
+    "policy-own-rule": "its numbers go as they are",
+    "policy-own-more": "the host is not asked",
     "directory": "{half} directory [{entry}]",
     "table": "table [{entry}]",
     "no-table": "not read",
@@ -63,7 +69,7 @@ WIRE: Final = {
     "entry": "entry {pasid}",
     "entry-none": "no entry",
     "entry-host": "= IOASID {pasid}",
-    "entry-more": "{kind}, DID {did}",
+    "entry-more": "{kind}, {tag}",
     "first": "first level only",
     "nested": "nested",
     "second": "second level only",
@@ -106,6 +112,7 @@ WAYS: Final[dict[str, tuple[str, str, str, str]]] = {
 }
 
 QUEUE: Final = {
+    "no-enqcmd": "Nobody can submit to this queue: {reason}.",
     "title": "{queue} of {device}: {mode}",
     "note": "Who submits, what waits in the queue (its number says when it came), and what the engine has begun. "
     "A word, a glyph and a colour say whose a descriptor is.",

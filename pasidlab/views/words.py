@@ -2,7 +2,7 @@
 
 A sentence is a template over the event's ``subject``, ``before`` and ``after`` and its further facts. The lane says
 who; the sentence says what. What the IOMMU's structures, walks and memory are called stands in
-:mod:`pasidlab.views.iommu_words`, what its faults mean in :mod:`pasidlab.views.fault_words`.
+:mod:`pasidlab.views.iommu_words`, what its faults mean in :mod:`pasidlab.views.fault_words_vtd`.
 """
 
 from __future__ import annotations

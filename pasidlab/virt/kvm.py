@@ -1,4 +1,4 @@
-"""KVM: guest memory slots, and the PASID translation tables that make ENQCMD work in a guest.
+"""KVM: guest memory slots, and the PASID translation tables that make ENQCMD work in a guest (on Intel only).
 
 Models the VMX side of KVM with the PASID translation patches (never merged): per VM two directories and tables in host
 memory, read by the processor; a notifier with CPU priority by the hypervisor's mm; an entry appears on BIND and
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pasidlab.errors import BusError, KernelError
 from pasidlab.hardware.cpu import PASID_TRANSLATION, ExitReason, PasidTranslation, Resume, Vmcs, VmcsField, split_pasid
 from pasidlab.hardware.layouts.cpu import VMX_PASID_DIR_ENTRY, VMX_PASID_TABLE_ENTRY
-from pasidlab.hardware.memory import Memory
+from pasidlab.hardware.memory import PAGE_SIZE, Memory
 from pasidlab.hardware.pcie import PASID_LIMIT
 from pasidlab.kernel.ioasid.notifier import IoasidEvent, Payload, Priority
 from pasidlab.timeline import Actor, Verb
@@ -79,10 +79,18 @@ class GuestMemory(Memory):
         self._host.store(self._physical(address), value)
 
     def load_words(self, address: int, count: int) -> tuple[int, ...]:
-        """Consecutive words; inside one page this is one translation."""
-        if (address & 0xFFF) + 8 * count > 4096:
+        """Consecutive words; one translation for each page."""
+        room = (PAGE_SIZE - address % PAGE_SIZE) // 8
+        if count <= room:
+            return self._host.load_words(self._physical(address), count)
+        if address % 8:
             return super().load_words(address, count)
-        return self._host.load_words(self._physical(address), count)
+        words: list[int] = []
+        while len(words) < count:
+            at = address + 8 * len(words)
+            part = min(count - len(words), (PAGE_SIZE - at % PAGE_SIZE) // 8)
+            words += self._host.load_words(self._physical(at), part)
+        return tuple(words)
 
     def store_words(self, address: int, words: Sequence[int]) -> None:
         """Write consecutive words; inside one page this is one translation."""
@@ -97,7 +105,9 @@ class GuestMemory(Memory):
 
 
 class KvmVm(Actor, state=("high", "low")):
-    """One virtual machine inside KVM. ``low`` and ``high`` are the PASID directories (host-physical)."""
+    """One virtual machine inside KVM. ``low`` and ``high`` are the PASID directories (host-physical), 0 where the
+    processor has no ENQCMD.
+    """
 
     actor = "kvm"
 
@@ -107,7 +117,16 @@ class KvmVm(Actor, state=("high", "low")):
         self._kernel = kernel
         self._mm = owner.mm
         self._desk = desk
+        self.low = self.high = 0
+        self.vmcs = Vmcs(self.timeline, f"{self.path}.vmcs", kernel.platform.memory, self)
+        if kernel.platform.cpu.architecture.enqueues:
+            self._set_up_translation()
+
+    def _set_up_translation(self) -> None:
+        """Two empty directories for the CPU, and a place in the VM's chain: where there is an ENQCMD to translate."""
+        kernel = self._kernel
         with ExitStack() as undo:
+            undo.callback(self.vmcs.retire)
             self.low = kernel.pages.alloc()
             undo.callback(kernel.pages.free, self.low)
             self.high = kernel.pages.alloc()
@@ -115,7 +134,6 @@ class KvmVm(Actor, state=("high", "low")):
             undo.callback(self.retire)
             self._subscribe()
             undo.pop_all()
-        self.vmcs = Vmcs(self.timeline, f"{self.path}.vmcs", kernel.platform.memory, self)
         self.vmcs.vmwrite(VmcsField.LOW_PASID_DIRECTORY, self.low)
         self.vmcs.vmwrite(VmcsField.HIGH_PASID_DIRECTORY, self.high)
         self.vmcs.vmwrite(VmcsField.SECONDARY_CONTROLS, PASID_TRANSLATION)
@@ -153,7 +171,7 @@ class KvmVm(Actor, state=("high", "low")):
 
     def entry(self, guest_pasid: int) -> int | None:
         """The host PASID that stands for ``guest_pasid``, read from the table; ``None`` if the entry is not valid."""
-        slot = None if self.retired else self._slot(guest_pasid, build=False)
+        slot = self._slot(guest_pasid, build=False) if not self.retired and self.low else None
         words = (self._kernel.platform.memory.load32(slot) if slot is not None else 0,)
         return VMX_PASID_TABLE_ENTRY["HOST_PASID"].get(words) if VMX_PASID_TABLE_ENTRY["V"].get(words) else None
 
@@ -161,7 +179,7 @@ class KvmVm(Actor, state=("high", "low")):
         """Every valid entry, read from the tables; none once the VM's file descriptor is closed."""
         memory = self._kernel.platform.memory
         found: list[KvmEntry] = []
-        if self.retired:
+        if self.retired or not self.low:
             return found
         for half, directory in enumerate((self.low, self.high)):
             words = memory.load_words(directory, _DIRECTORY_ENTRIES)
@@ -336,6 +354,11 @@ class KvmVm(Actor, state=("high", "low")):
         """The VM's file descriptor is closed: leave the chain, drop every valid entry's reference, free the tables."""
         event = self.emit(Verb.CLOSE, f"KVM VM {self.name}")
         with self.timeline.because(event):
+            self._close_translation()
+            self.retire()
+
+    def _close_translation(self) -> None:
+        if self.low:
             self._kernel.ioasid.notifiers.unregister_mm(self._mm, self)
             for guest_pasid, host_pasid in self.entries():
                 self._clear_entry(guest_pasid, host_pasid)
@@ -345,4 +368,3 @@ class KvmVm(Actor, state=("high", "low")):
                     if entry:
                         self._kernel.pages.free(VMX_PASID_DIR_ENTRY["TABLE"].get((entry,)))
                 self._kernel.pages.free(directory)
-            self.retire()

@@ -20,9 +20,15 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from pasidlab.kernel.iommu.vtd.device import Numbering
+from pasidlab.kernel.iommu.device import Numbering
 
-__all__ = ["POLICIES", "Policy"]
+__all__ = ["NO_POLICY", "POLICIES", "Policy"]
+
+NO_POLICY: Final = (
+    "a policy decides which numbers a guest sees where the host backs each of them (VT-d); on {iommu} the guest owns "
+    "its whole table, and its numbers are its own on every device (talk T2 and T11; docs/iommus.md)"
+)
+"""Why a VM can have no policy where its guest owns its table of PASIDs."""
 
 
 class Policy(NamedTuple):

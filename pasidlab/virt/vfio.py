@@ -20,13 +20,17 @@ from pasidlab.errors import KernelError
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.pcie import PageRequest, ResponseCode, format_rid
 from pasidlab.kernel.ioasid.core import IoasidRefused
+from pasidlab.kernel.iommu.device import Numbering
+from pasidlab.kernel.iommu.page_requests import EVERY_PASID
 from pasidlab.kernel.iommu.uapi import HPASID_DEF, GuestPasidBind
-from pasidlab.kernel.iommu.vtd.device import Numbering
 from pasidlab.timeline import Actor, Part, Table, Verb
 from pasidlab.virt.ioasid_user import IoasidUser
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pasidlab.kernel.driver import Driver
+    from pasidlab.kernel.iommu.contract import FaultListener
     from pasidlab.kernel.kernel import Kernel
     from pasidlab.kernel.process import Process
     from pasidlab.timeline import Event
@@ -157,6 +161,7 @@ class VfioContainer(Actor, state=("listener", "open")):
         device = self.devices[key]
         last = [other.rid for other in self.devices.values()].count(device.rid) == 1
         self._kernel.ioasid.work.flush()
+        self._let_go_of_table(device.rid)
         for pasid in self.set.ids.keys():
             if not self.set.ids[pasid].free_pending:
                 self._kernel.svm.unbind_guest(device.rid, pasid, self.set, entirely=last)
@@ -240,9 +245,60 @@ class VfioContainer(Actor, state=("listener", "open")):
     def _nesting_device(self, key: str) -> AttachedDevice:
         """The device of a nesting operation. ``-EOPNOTSUPP``: there is no nesting information for this container."""
         device = self._device(key)
-        if not self._kernel.iommu.unit.nesting:
+        if not self._kernel.iommu.nesting:
             raise KernelError("EOPNOTSUPP", "the IOMMU must support nested translation to bind guest page tables")
         return device
+
+    # --- a guest's whole table ----------------------------------------------------------------------------------------
+
+    def hardware_info(self) -> tuple[int, ...]:
+        """The identification registers of the host's unit (IOMMU_GET_HW_INFO), for an emulated one like it."""
+        return self._kernel.iommu.hardware_info
+
+    def can_stall(self, key: str) -> bool:
+        """Whether the unit may hold transactions of a device, which the guest's firmware then says as well."""
+        return self._kernel.iommu.devices[self._device(key).rid].stall
+
+    def bind_table(self, key: str, entry: tuple[int, ...], listener: FaultListener | None = None) -> None:
+        """Nest the whole table of PASIDs that a guest's own device entry names, for the device ``key``.
+
+        From now on every page request of the device goes to the hypervisor, and the faults that are the guest's affair
+        to ``listener``. Errors: ``-ENODEV`` no such device, and those of
+        :meth:`.IommuDriver.bind_table`.
+        """
+        device, iommu = self._device(key), self._kernel.iommu
+        event = self.emit(Verb.IOCTL, f"bind the PASID table of {key}", rid=device.rid)
+        with self.timeline.because(event):
+            iommu.bind_table(self.domain, device.rid, entry)
+            iommu.page_requests.sinks[device.rid, EVERY_PASID] = self
+            if listener is not None:
+                iommu.listeners[device.rid] = listener
+
+    def unbind_table(self, key: str) -> None:
+        """Undo :meth:`bind_table`; nothing happens if none was bound. ``-ENODEV`` no such device."""
+        device = self._device(key)
+        if not self._kernel.iommu.has_table(device.rid):
+            return
+        event = self.emit(Verb.IOCTL, f"unbind the PASID table of {key}", rid=device.rid)
+        with self.timeline.because(event):
+            self._let_go_of_table(device.rid)
+
+    def _let_go_of_table(self, rid: int) -> None:
+        iommu = self._kernel.iommu
+        iommu.unbind_table(self.domain, rid)
+        if (rid, EVERY_PASID) in iommu.page_requests.sinks:
+            del iommu.page_requests.sinks[rid, EVERY_PASID]
+        if rid in iommu.listeners:
+            del iommu.listeners[rid]
+
+    def forward(self, command: tuple[int, ...], devices: Mapping[int, str]) -> None:
+        """Carry out a guest's invalidation command on the real unit; ``devices`` are the keys of this container's
+        devices by the requester ID that the guest knows. Errors: those of :meth:`.IommuDriver.forward`.
+        """
+        event = self.emit(Verb.IOCTL, "cache-invalidate, a command of the guest")
+        with self.timeline.because(event):
+            rids = {guest: self._device(key).rid for guest, key in devices.items()}
+            self._kernel.iommu.forward(self.domain, command, rids)
 
     def cache_invalidate(self, hpasid: int, pages: tuple[int, int] | None = None) -> None:
         """Forward a guest's first-level invalidation of one PASID: all of it, or some ``pages`` (start, number).
@@ -250,14 +306,9 @@ class VfioContainer(Actor, state=("listener", "open")):
         The guest need not know of device TLBs: they are flushed as well.
         """
         event = self.emit(Verb.IOCTL, "NESTING_OP cache-invalidate", hpasid=hpasid)
-        driver, did = self._kernel.iommu, self.domain.did
         with self.timeline.because(event):
             for number, rids in sorted(self._numbers(hpasid).items()):
-                if pages is not None:
-                    driver.flush_pages(did, number, rids, pages)
-                    continue
-                flush = [descriptor for rid in rids for descriptor in driver.device_flush(rid, number)]
-                driver.queue.submit(driver.queue.pasid_iotlb(did, number), *flush)
+                self._kernel.iommu.flush_guest(self.domain, number, rids, pages)
 
     def _numbers(self, hpasid: int) -> dict[int, list[int]]:
         """Under which numbers which devices of this container mean a host PASID."""
@@ -284,7 +335,7 @@ class VfioContainer(Actor, state=("listener", "open")):
         with self.timeline.because(event):
             return self.listener.page_requested(request)
 
-    def page_response(self, key: str, hpasid: int, group: int, code: ResponseCode) -> None:
+    def page_response(self, key: str, hpasid: int | None, group: int, code: ResponseCode) -> None:
         """The hypervisor answers. ``-ENODEV`` no such device, ``-EINVAL`` there was no such request.
 
         A response failure would stop the page requests of the whole device. Who has a part of it only must not do that
@@ -295,7 +346,7 @@ class VfioContainer(Actor, state=("listener", "open")):
             code = ResponseCode.INVALID
         event = self.emit(Verb.IOCTL, "page response", hpasid=hpasid, group=group, code=int(code))
         with self.timeline.because(event):
-            number = self._kernel.svm.number_on(device.rid, hpasid)
+            number = hpasid if hpasid is None else self._kernel.svm.number_on(device.rid, hpasid)
             self._kernel.iommu.page_requests.respond(device.rid, number, group, code)
 
     def _device(self, key: str) -> AttachedDevice:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pasidlab.errors import KernelError
+from pasidlab.errors import BusError, KernelError
 from pasidlab.hardware.accelerator import register_map as at
 from pasidlab.hardware.bus import ECAM_SIZE, ConfigSpaces
 from pasidlab.hardware.config_space import ConfigSpace
@@ -22,22 +22,23 @@ from pasidlab.hardware.cpu import Cpu, LocalApic
 from pasidlab.hardware.mmio import AddressMap
 from pasidlab.kernel.driver import PciDevice
 from pasidlab.kernel.ioasid.quota.cgroup import cgroups_of
+from pasidlab.kernel.iommu.device import Numbering
 from pasidlab.kernel.iommu.uapi import GuestPasidBind
 from pasidlab.kernel.kernel import Kernel
-from pasidlab.kernel.platform import ECAM_BASE, IOMMU_BASE, Platform
+from pasidlab.kernel.platform import ECAM_BASE, Platform
 from pasidlab.timeline import Actor, Part, Table, Verb
 from pasidlab.virt.kvm import GuestMemory, KvmVm
 from pasidlab.virt.policies import POLICIES
 from pasidlab.virt.traps import SERVED
 from pasidlab.virt.vdcm import MediatedDevice
 from pasidlab.virt.vfio import AssignedFunction, VfioContainer
-from pasidlab.virt.viommu import VirtualPlatform, VirtualVtd
+from pasidlab.virt.viommu.contract import VirtualPlatform
+from pasidlab.virt.viommu.units import VIRTUAL_UNITS
 
 if TYPE_CHECKING:
     from pasidlab.hardware.mmio import MmioTarget
     from pasidlab.kernel.driver import Driver
     from pasidlab.kernel.idxd import Idxd
-    from pasidlab.kernel.iommu.vtd.device import Numbering
     from pasidlab.timeline import Timeline
     from pasidlab.virt.ioasid_user import IoasidDevice, PasidSource
     from pasidlab.virt.traps import TrapDesk
@@ -51,7 +52,6 @@ _FIRST_SLOT: Final = 0x18
 _BAR_BASE: Final = 0xE000_0000
 _BAR_STEP: Final = 0x100_0000
 _BAR2_OFFSET: Final = 0x80_0000
-_IOMMU_SIZE: Final = 0x1000
 _IOMMU_REGION_NAME: Final = "vIOMMU"
 
 
@@ -125,17 +125,20 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             self.container.map_dma(0, base, memory)
             apic = LocalApic(self.timeline, f"{name}.vcpu0.apic")
             virtual = VirtualPlatform(self.memory, apic, desk)
-            self.viommu = VirtualVtd(self.timeline, name, virtual, self.container, self.pasid_source)
+            iommu = host.platform.iommu
+            make_unit = VIRTUAL_UNITS[iommu.name]
+            self.viommu = make_unit(self.timeline, name, virtual, self.container, self.pasid_source)
             self.container.listen(self.viommu)
             self.viommu.identity_mapped = policy is not None and not POLICIES[policy].own_numbers
             self.mmio = AddressMap(self.timeline, f"{self.path}.mmio")
-            self.mmio.add(IOMMU_BASE, _IOMMU_SIZE, self.viommu, _IOMMU_REGION_NAME)
+            self.mmio.add(iommu.base, iommu.size, self.viommu, _IOMMU_REGION_NAME)
             self.bus = VirtualBus(self.timeline, f"{self.path}.bus")
             self.mmio.add(ECAM_BASE, ECAM_SIZE, self.bus, "PCI configuration space")
-            self.cpu = Cpu(self.timeline, f"{name}.vcpu0", name, self.kvm.vmcs)
+            architecture = host.platform.cpu.architecture
+            self.cpu = Cpu(self.timeline, f"{name}.vcpu0", name, self.kvm.vmcs, architecture=architecture)
             agenda = host.platform.agenda
             cpu, drivers = self.cpu, host.platform.drivers
-            platform = Platform(self.timeline, agenda, name, self.memory, memory, self.mmio, cpu, apic, drivers)
+            platform = Platform(self.timeline, agenda, name, self.memory, memory, self.mmio, cpu, apic, drivers, iommu)
             self.guest = Kernel(platform)
             undo.pop_all()
         for file in (self.kvm, self.ioasid_file, self.container):
@@ -153,13 +156,17 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
     # --- devices ------------------------------------------------------------------------------------------------------
 
     def _adopt_policy(self, wanted: str) -> None:
-        """The first device decides the policy."""
-        if self.policy is None:
+        """The first device decides the policy, where numbers of the guest are backed by numbers of the host."""
+        if self.policy is None and not self.host.platform.iommu.binds_tables:
             self.policy = wanted
             self.viommu.identity_mapped = not POLICIES[wanted].own_numbers
 
     def _admit_interface(self) -> None:
-        """``-EPERM``: the policy does not let this VM have an ADI beside its physical functions."""
+        """``-EOPNOTSUPP``: this IOMMU cannot tell interfaces of one device apart. ``-EPERM``: the policy does not let
+        this VM have an ADI beside its physical functions.
+        """
+        if not self.host.iommu.takes_interfaces:
+            raise KernelError("EOPNOTSUPP", self.host.iommu.why_no_aux)
         if self.policy is not None and not POLICIES[self.policy].mixes and len(self.functions):
             raise KernelError(
                 "EPERM",
@@ -173,6 +180,8 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
         ``-EPERM``: the policy does not let it have one, or not beside its ADIs. ``-EBUSY``: it has no policy yet, and
         numbers already that would not fit.
         """
+        if self.host.platform.iommu.binds_tables:
+            return Numbering.GUEST
         if self.policy is None and len(self.viommu.pasids):
             raise KernelError("EBUSY", f"{self.name} already has PASIDs of its own numbering: free them first")
         policy = POLICIES[self.policy or "identity"]
@@ -228,7 +237,7 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             device.stop()
             file = AssignedFunction(device, f"{self.path}.function[{name}]")
             self._adopt_policy("identity")
-            if POLICIES[self.policy or "identity"].untranslated:
+            if self.policy is not None and POLICIES[self.policy].untranslated:
                 self.kvm.translate_pasids(on=False)
             self.container.attach(name, device.rid, numbering)
             self.functions[name] = device.name
@@ -255,11 +264,23 @@ class Vmm(Actor, state=("_next_slot", "policy", "running")):
             target, target_offset = self.host.platform.mmio.find(function.portal)
             self.mmio.add(bar2 + offset, size, target, f"{name} portals", target_offset)
         self.viommu.devices[rid] = name
+        if self.container.can_stall(name):
+            self.guest.iommu.stall_capable[rid] = True
         return PciDevice(name, rid, bar0, bar2)
 
     def bind_raw(self, device: str, host_pasid: int, root: int) -> None:
         """Ask VFIO to bind a guest page table under any host PASID, past the emulated unit."""
         self.container.bind_pgtbl(device, GuestPasidBind(host_pasid, root))
+
+    def settle(self) -> None:
+        """Deliver the fault interrupt of the guest's unit.
+
+        A guest that has overwritten what its handler reads loses its own log, and disturbs nobody else.
+        """
+        try:
+            self.guest.faults.service()
+        except (KernelError, BusError) as error:
+            self.emit(Verb.IGNORE, f"{self.name}: its fault handler stopped: {error}")
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pasidlab.hardware.iommu.amdvi.event_lines import describe_dte, read_events
+from pasidlab.hardware.iommu.smmuv3 import event_lines as smmu
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.iommu.vtd.invalidation import Descriptor, decode_descriptor
 from pasidlab.hardware.iommu.vtd.rules import VtdRules
@@ -155,3 +157,33 @@ def test_real_page_requests_fit_their_record():
         assert PAGE_REQUEST.decode(PAGE_REQUEST.encode(**values)).items() >= values.items()
         page = PAGE_REQUEST["ADDR"].get(PAGE_REQUEST.encode(**values)) >> 12
         assert f"addr={page:#x}" in (DATA / "vtd_trace/01.txt").read_text()
+
+
+@pytest.mark.parametrize("name", sorted(name for name in EXPECT if name.startswith("amd_event/")))
+def test_real_events_of_amd_are_read_as_what_they_are(name):
+    """Each line of each kernel generation: event, device, number, address, flags, and the dumped table entry."""
+    known = EXPECT[name] if isinstance(EXPECT[name], list) else [EXPECT[name]]
+    found = read_events((DATA / name).read_text())
+    assert len(found) == len(known)
+    for event, one in zip(found, known, strict=True):
+        told = {key: spelled(getattr(event, key)) for key in one if key not in ("event", "dte", "flags")}
+        assert told == {key: spelled(one[key]) for key in told}
+        assert (event.name, hex(event.flags)) == (one["event"], one["flags"])
+        dte = {key: spelled(value) for key, value in describe_dte(event.dte).items()} if event.dte else None
+        assert dte == ({key: spelled(value) for key, value in one["dte"].items()} if "dte" in one else None)
+
+
+def spelled(value):
+    """A number written in hexadecimal as a number; everything else as it is."""
+    return int(value, 16) if isinstance(value, str) and value.startswith("0x") else value
+
+
+@pytest.mark.parametrize("name", sorted(name for name in EXPECT if name.startswith("smmu_event/")))
+def test_real_events_of_an_smmu_are_read_as_what_they_are(name):
+    """Linux before and after 6.14, Xen: event, stream, substream, stall, access, stage, class, addresses."""
+    known = EXPECT[name] if isinstance(EXPECT[name], list) else [EXPECT[name]]
+    found = smmu.read_events((DATA / name).read_text())
+    assert len(found) == len(known)
+    for event, one in zip(found, known, strict=True):
+        told = {key: getattr(event, "klass" if key == "class" else key) for key in one}
+        assert told == {key: spelled(value) for key, value in one.items()}

@@ -38,6 +38,7 @@ SAID = {
     "pasid-entry.svg": "PGTT",
     "two-numbers.svg": "host's 4",
     "shared-queue.svg": "4096 of 8000 bytes",
+    "three-iommus.svg": "bind: the whole table",
 }
 
 

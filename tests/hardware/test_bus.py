@@ -25,6 +25,9 @@ class Function:
     def page_response(self, response):
         """Nobody asked."""
 
+    def resumed(self, tag, *, retry):
+        """Nothing is held."""
+
 
 @pytest.fixture
 def bus():

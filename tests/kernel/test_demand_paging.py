@@ -12,7 +12,6 @@ from pasidlab.hardware.pcie import SERVE_PAGES, PageGroupResponse, PageRequest
 from pasidlab.kernel.mm import Mm
 from pasidlab.kernel.pages import PageAllocator
 from pasidlab.kernel.pci import PciFunction
-from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import Timeline, Verb
 from tests.worlds import World
 
@@ -510,13 +509,13 @@ def test_a_masked_interrupt_delays_the_answer(world):
     """Nothing runs until the driver lets it through; then everything does."""
     src, dst = world.app.buffer(b"x" * 8), demand(world)
     with world.time.operation("mask"):
-        world.m.mmio.write(IOMMU_BASE + reg.PECTL, 1 << 31, 4)
+        world.m.mmio.write(reg.BASE + reg.PECTL, 1 << 31, 4)
     ticket = world.app.submit(world.dsa, src, dst, 8, block_on_fault=True)
     world.m.run()
     assert (ticket.poll(), world.m.pending) == (None, [])
     assert world.m.check().ok
     with world.time.operation("unmask"):
-        world.m.mmio.write(IOMMU_BASE + reg.PECTL, 0, 4)
+        world.m.mmio.write(reg.BASE + reg.PECTL, 0, 4)
     world.m.run()
     assert ticket.poll().status == CompletionStatus.SUCCESS
     at_rest(world)

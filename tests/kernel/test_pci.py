@@ -28,6 +28,9 @@ class Function:
     def page_response(self, response):
         """Nobody asked."""
 
+    def resumed(self, tag, *, retry):
+        """Nothing is held."""
+
 
 def make(ats=True, rid=RID):
     """A bus with one function, and a kernel's view of the function ``rid``."""

@@ -110,7 +110,7 @@ def test_an_exit_ends_every_binding_of_the_process_and_no_other():
             app.bind(name)
     pasid = apps[1].pasid
     apps[0].exit()
-    assert list(world.m.kernel.sva.bonds.keys()) == [(2, rid) for rid in sorted(world.m.kernel.iommu.tables.keys())]
+    assert list(world.m.kernel.sva.bonds.keys()) == [(2, rid) for rid in sorted(world.m.kernel.iommu.devices.keys())]
     assert world.core.ids.keys() == [pasid]
     assert apps[1].copy("dsa1", apps[1].buffer(b"x"), apps[1].buffer(1), 1).ok
 

@@ -31,12 +31,16 @@ class Action(NamedTuple):
 Script = list
 
 
-def start() -> Machine:
-    """A machine with two accelerators, as one action's worth of history."""
-    machine = Machine()
+def start(iommu: str = "vtd") -> Machine:
+    """A machine with accelerators, as one action's worth of history: two, or where only whole ones can be given away,
+    one for the host and one for each VM.
+    """
+    machine = Machine(iommu=iommu)
     with machine.timeline.operation("plug"):
         machine.plug_accelerator("dsa0")
         machine.plug_accelerator("dsa1", shared=1, dedicated=1)
+        if machine.kernel.platform.iommu.binds_tables:
+            machine.plug_accelerator("dsa2", shared=1, dedicated=2)
     machine.timeline.floor = machine.timeline.now
     return machine
 
@@ -126,7 +130,10 @@ def _works(machine, where, app, device):
     driver = kernel.accelerators[device.name]
     if driver.queue_of(app.process) is None or len(machine.pending) >= 16:
         return False
-    return where == HOST or (driver.rid, app.pasid) in machine.vm(where).vmm.viommu.bound
+    if where == HOST:
+        return True
+    whole, bound = machine.kernel.platform.iommu.binds_tables, machine.vm(where).vmm.viommu.bound
+    return (driver.rid if whole else (driver.rid, app.pasid)) in bound
 
 
 def _submit(machine, where, name, index):

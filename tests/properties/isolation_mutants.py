@@ -17,16 +17,22 @@ from pasidlab.hardware.accelerator.register_map import PORTAL_STRIDE
 from pasidlab.kernel.idxd import Idxd
 from pasidlab.kernel.ioasid.core import IoasidCore
 from pasidlab.kernel.ioasid.notifier import IoasidEvent
+from pasidlab.kernel.iommu.page_requests import PageRequests
 from pasidlab.kernel.iommu.vtd.driver import VtdDriver
 from pasidlab.kernel.iommu.vtd.nested import NestedEntry
-from pasidlab.kernel.iommu.vtd.page_requests import PageRequests
 from pasidlab.kernel.iommu.vtd.svm import Svm
-from pasidlab.kernel.iommu.vtd.teardown import Teardown
+from pasidlab.kernel.iommu.vtd.teardown import VtdTeardown
 from pasidlab.virt.kvm import KvmVm
 from pasidlab.virt.vfio import VfioContainer
-from pasidlab.virt.viommu import VirtualVtd
+from pasidlab.virt.viommu.vtd import VirtualVtd
 from pasidlab.virt.vmm import Vmm
-from tests.properties.isolation import DataCentre
+from tests.properties.isolation import CENTRES, DataCentre
+from tests.properties.isolation_mutants_tables import (
+    AMD_MUTANTS,
+    PATIENT_TABLE_MUTANTS,
+    PLAIN_TABLE_MUTANTS,
+    SMMU_MUTANTS,
+)
 from tests.properties.isolation_oracle import Outsider
 from tests.properties.isolation_programs import IsolationFailure
 
@@ -189,13 +195,13 @@ def page_drain_left_out(stack):
 
 def leave_out(stack, step):
     """The driver's teardown forgets a step."""
-    run = Teardown.run
+    run = VtdTeardown.run
 
     def forgetful(self, rid, pasid, *, fault_disable=False):
         self.left_out = frozenset({step})
         run(self, rid, pasid, fault_disable=fault_disable)
 
-    stack.enter_context(patch.object(Teardown, "run", forgetful))
+    stack.enter_context(patch.object(VtdTeardown, "run", forgetful))
 
 
 def entries_stay(stack):
@@ -228,7 +234,7 @@ def roots_are_host_physical(stack):
     stack.enter_context(patch.object(NestedEntry, "words", first))
 
 
-MUTANTS: tuple[Callable[[ExitStack], None], ...] = (
+VTD_MUTANTS: tuple[Callable[[ExitStack], None], ...] = (
     vdcm_does_not_convert,
     vdcm_takes_no_reference,
     vdcm_leaves_the_drain_out,
@@ -252,7 +258,13 @@ MUTANTS: tuple[Callable[[ExitStack], None], ...] = (
     roots_are_host_physical,
 )
 
-PATIENT = (iotlb_flush_left_out, page_response_to_another, failures_stop_the_device, portal_of_another_queue)
+PATIENT = (
+    iotlb_flush_left_out,
+    page_response_to_another,
+    failures_stop_the_device,
+    portal_of_another_queue,
+    *PATIENT_TABLE_MUTANTS,
+)
 """What may take thousands of steps to be seen: for the nightly mode."""
 
 PLAIN = (
@@ -262,8 +274,13 @@ PLAIN = (
     device_tlb_flush_left_out,
     guests_free_any_number,
     roots_are_host_physical,
+    *PLAIN_TABLE_MUTANTS,
 )
 """What harms others so plainly that no rule is needed to see it."""
+
+
+MUTANTS = {"vtd": VTD_MUTANTS, "smmuv3": SMMU_MUTANTS, "amdvi": AMD_MUTANTS}
+"""By the machine's IOMMU."""
 
 
 class Found(NamedTuple):
@@ -273,7 +290,7 @@ class Found(NamedTuple):
     what: str
 
 
-def caught(mutant, worlds, life=150, *, rules=True):
+def caught(mutant, iommu, worlds, life=150, *, rules=True):
     """How many steps it took until something was wrong, and what; ``None`` if nothing was.
 
     Without ``rules`` nobody asks ``check()``: what is found then is found without the package's own rules.
@@ -285,7 +302,7 @@ def caught(mutant, worlds, life=150, *, rules=True):
             stack.enter_context(patch.object(DataCentre, "rules", lambda self: None))
         for world in range(worlds):
             try:
-                centre = DataCentre(world, seen)
+                centre = CENTRES[iommu](world, seen)
                 for _ in range(life):
                     steps += 1
                     centre.step(centre.draw())

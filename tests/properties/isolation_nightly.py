@@ -2,7 +2,7 @@
 
 Worlds are independent: each is made from its own number, lives for a few hundred steps, and is left by everybody at the
 end. A failure names the number of its world, which is all that is needed to see it again:
-``make nightly REPLAY=<number>``.
+``make nightly IOMMU=<name> REPLAY=<number>``.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from multiprocessing import get_context
 from typing import NamedTuple
 
 from pasidlab.virt.policies import POLICIES
-from tests.properties.isolation import ENFORCING, MOVES, DataCentre
+from tests.properties.isolation import CENTRES, ENFORCING, TENANCY, TIME
 from tests.properties.isolation_mutants import MUTANTS, caught
+from tests.properties.isolation_programs import HONEST_MOVES
 
 __all__ = ["LIFE", "Life", "live", "main", "policies_of"]
 
@@ -46,13 +47,13 @@ def policies_of(world):
 
 
 def live(task):
-    """One world, from its number, its steps and the policies of its VMs, to its end."""
-    world, steps, policies = task
+    """One world, from its number, its steps, the policies of its VMs and its IOMMU, to its end."""
+    world, steps, policies, iommu = task
     seen: Counter[str] = Counter()
     last: deque[str] = deque(maxlen=LAST)
     done = 0
     try:
-        centre = DataCentre(world, seen, policies)
+        centre = CENTRES[iommu](world, seen, policies)
         for done in range(1, steps + 1):
             try:
                 centre.step(centre.draw())
@@ -65,11 +66,11 @@ def live(task):
     return Life(world, done, seen)
 
 
-def tasks(steps, seed, life):
+def tasks(steps, seed, life, iommu):
     """The worlds of a run."""
     first, whole = seed * WORLDS, steps // life
     lives = [life] * whole + ([steps % life] if steps % life else [])
-    return [(first + at, length, policies_of(first + at)) for at, length in enumerate(lives)]
+    return [(first + at, length, policies_of(first + at), iommu) for at, length in enumerate(lives)]
 
 
 def lives(stack, work, jobs):
@@ -79,19 +80,20 @@ def lives(stack, work, jobs):
     return stack.enter_context(get_context("spawn").Pool(jobs)).imap_unordered(live, work)
 
 
-def report(steps, worlds, seen, seconds):
+def report(iommu, steps, worlds, seen, seconds):
     """What was done, as lines."""
-    moves = {name: seen[name] for name in sorted(MOVES)}
+    known = {**CENTRES[iommu].evil, **HONEST_MOVES, **TENANCY, **TIME}
+    moves = {name: seen[name] for name in sorted(known)}
     events = {name.removeprefix("event "): n for name, n in sorted(seen.items()) if name.startswith("event ")}
-    rest = {name: n for name, n in sorted(seen.items()) if name not in MOVES and not name.startswith("event ")}
-    yield f"{steps:,} steps in {worlds:,} worlds, {seconds:,.0f} s, {steps / max(seconds, 1e-9):,.0f} steps/s"
+    rest = {name: n for name, n in sorted(seen.items()) if name not in known and not name.startswith("event ")}
+    yield f"{iommu}: {steps:,} steps in {worlds:,} worlds, {seconds:,.0f} s, {steps / max(seconds, 1e-9):,.0f} steps/s"
     for title, counts in (("moves", moves), ("what came of them", rest), ("events", events)):
         yield f"{title}: " + ", ".join(f"{name} {n:,}" for name, n in counts.items())
 
 
-def planted(worlds):
+def planted(iommu, worlds):
     """Plant every bug once; how many of them were found, and in how many steps, as lines, and whether all were."""
-    found = {mutant.__name__: caught(mutant, worlds) for mutant in MUTANTS}
+    found = {mutant.__name__: caught(mutant, iommu, worlds) for mutant in MUTANTS[iommu]}
     for name, answer in found.items():
         yield f"  {name}: " + (f"after {answer.steps:,} steps, {answer.what}" if answer else "NOT FOUND")
     yield f"{sum(answer is not None for answer in found.values())} of {len(found)} planted bugs were found"
@@ -100,6 +102,7 @@ def planted(worlds):
 def main(arguments=None):
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.properties.isolation_nightly", description=__doc__)
+    parser.add_argument("--iommu", choices=sorted(CENTRES), default="vtd", help="of the machines")
     parser.add_argument("--steps", type=int, default=1_000_000)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seed", type=int, default=1)
@@ -109,9 +112,9 @@ def main(arguments=None):
     parser.add_argument("--life", type=int, default=LIFE, help="steps of a world")
     parser.add_argument("--replay", type=int, help="the number of one world, to live once more")
     options = parser.parse_args(arguments)
-    work = tasks(options.steps, options.seed, options.life)
+    work = tasks(options.steps, options.seed, options.life, options.iommu)
     if options.replay is not None:
-        work = [(options.replay, options.life, policies_of(options.replay))]
+        work = [(options.replay, options.life, policies_of(options.replay), options.iommu)]
     seen: Counter[str] = Counter()
     begin, steps, worlds, told = time.monotonic(), 0, 0, time.monotonic()
     with ExitStack() as stack:
@@ -121,15 +124,15 @@ def main(arguments=None):
             if one.failure:
                 print(one.failure, file=sys.stderr)
                 print(f"1 isolation failure, in world {one.world} after {steps:,} steps of this run.", file=sys.stderr)
-                print(f"See it again: make nightly REPLAY={one.world}", file=sys.stderr)
+                print(f"See it again: make nightly IOMMU={options.iommu} REPLAY={one.world}", file=sys.stderr)
                 return 1
             if time.monotonic() - told > 60:
                 told = time.monotonic()
                 print(f"{steps:,} steps, {steps / (told - begin):,.0f} steps/s", flush=True)
-    for line in report(steps, worlds, seen, time.monotonic() - begin):
+    for line in report(options.iommu, steps, worlds, seen, time.monotonic() - begin):
         print(line)
     print("0 isolation failures")
-    lines = list(planted(options.planted)) if options.planted else []
+    lines = list(planted(options.iommu, options.planted)) if options.planted else []
     for line in lines:
         print(line)
     return int(any("NOT FOUND" in line for line in lines))

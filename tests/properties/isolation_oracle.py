@@ -1,8 +1,9 @@
 """A second opinion about isolation: what devices can reach, read from raw words of memory, compared with who owns it.
 
-Nothing of the package's walker, page-table code or rules is used: entries are taken apart here, by bit positions (facts
-of VT-d 1.3 to 1.5). Who owns a number is asked of the IOASID core (whose bookkeeping has its own rules), whose memory a
-VM has is read from the page table of its hypervisor process, as the processor would.
+Nothing of the package's walkers, page-table code or rules is used: entries are taken apart here, by bit positions
+(facts of VT-d 1.3 to 1.5; of SMMUv3 and AMD beside this, in :mod:`.isolation_oracle_tables`). Who owns a number is
+asked of the IOASID core (whose bookkeeping has its own rules), whose memory a VM has is read from the page table of its
+hypervisor process, as the processor would.
 
 Everything that a VM's devices can reach lies below the second level of an entry, whatever the guest writes into its own
 tables: so the leaves of that one tree are all that has to be compared. The same holds for lines of caches: whatever is
@@ -11,11 +12,15 @@ stale in them, it must not lead into memory of somebody else.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-__all__ = ["Oracle", "Outsider", "frames_below"]
+from pasidlab.machine import Machine
+from pasidlab.stories.vtd import vtd_unit
 
-ADDRESS = 0x000F_FFFF_FFFF_F000
+__all__ = ["ADDRESS", "FIRST_NUMBERS", "HOST", "NOBODY", "WHOLE_DIRECTORY", "Oracle", "Outsider", "Owner", "VtdOracle"]
+
+ADDRESS = 0x0000_FFFF_FFFF_F000
+"""In every format; bits above are permissions in some (no memory here is so large)."""
 FIRST, SECOND, NESTED, PASS_THROUGH = 1, 2, 3, 4
 WHOLE_DIRECTORY, FIRST_NUMBERS = range(32), range(1)
 
@@ -35,10 +40,10 @@ HOST = Owner("host", "host")
 NOBODY = Owner("nobody", "nobody")
 
 
-def frames_below(memory, root):
-    """The frames that a tree of four levels maps, by number."""
+def frames_below(memory, root, levels=4):
+    """The frames that a tree maps, by number. In all formats a word that is present has bit 0 or 1."""
     tables = [root]
-    for _ in range(3):
+    for _ in range(levels - 1):
         tables = [
             word & ADDRESS for table in tables for word in filter(None, memory.load_words(table, 512)) if word & 3
         ]
@@ -47,10 +52,18 @@ def frames_below(memory, root):
 
 
 class Oracle:
-    """What is reachable now, in one machine; made afresh for every look."""
+    """What is reachable now, in one machine; made afresh for every look.
 
-    def __init__(self, machine):
+    How entries and caches of a unit are read is told by the classes below.
+    """
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init__(self, machine: Machine) -> None:
         self.m = machine
+        self.caches = cast(Any, machine.unit).caches
         self.memory = machine.memory
         self.devices = {device.rid: name for name, device in machine.accelerators.items()}
         self.whole = {
@@ -66,13 +79,13 @@ class Oracle:
         self.domains = {vmm.container.domain.did: Owner("vm", vmm.name) for vmm in machine.vmms.values()}
         self.processes = {process.mm.pasid: process for process in machine.natives if process.mm.pasid is not None}
         self.frames = {vmm.name: frames_below(self.memory, vmm.process.mm.root) for vmm in machine.vmms.values()}
-        self._below = {}
+        self._below: dict[tuple[int, int], set[int]] = {}
 
-    def below(self, root):
+    def below(self, root, levels=4):
         """The leaves of a tree, once."""
-        if root not in self._below:
-            self._below[root] = frames_below(self.memory, root)
-        return self._below[root]
+        if (root, levels) not in self._below:
+            self._below[root, levels] = frames_below(self.memory, root, levels)
+        return self._below[root, levels]
 
     # --- whose --------------------------------------------------------------------------------------------------------
 
@@ -128,10 +141,57 @@ class Oracle:
                     raise Outsider(f"{name} and {other} share frames")
             seen[name] = frames
 
+    def bounded(self, what, owner, root, levels=4):
+        """A second level: its leaves are the owner's."""
+        self.expect(what, owner, self.below(root & ADDRESS, levels))
+
+    def first(self, what, owner, root):
+        """A first level alone: a process's page table, and nobody else's."""
+        if owner.kind != "process":
+            raise Outsider(f"{what} of {owner.name} uses a page table of the host without a second level")
+        self.expect(what, owner, self.below(root & ADDRESS))
+
+    def passing(self, what, owner):
+        """Without translation: the host alone."""
+        if owner is not HOST:
+            raise Outsider(f"{what} of {owner.name} passes through without translation")
+
+    def cached(self):
+        """A line of a cache leads to memory of the owner of its tag, be it stale or not."""
+        for what, owner, frame in self.all_lines():
+            self.expect(what, owner, {frame})
+
+    def all_lines(self):
+        """Every line of the unit's and the devices' TLBs: in words, whose, and which frame."""
+        yield from self.lines()
+        for rid, name in self.devices.items():
+            for (tag, page, _), line in self.m.accelerators[name].tlb.lines.items():
+                what = f"a TLB line of {name} (PASID {tag}, {page << 12:#x})"
+                yield what, self.owner(rid, max(tag, 0)), line.page >> 12
+
+    def kept(self, strangers):
+        """The lines that belong to none of these VMs."""
+        return {what for what, owner, _ in self.all_lines() if owner is not NOBODY and owner.name not in strangers}
+
+    def register(self, offset, size=8):
+        """What a register of the unit says."""
+        return self.m.mmio.read(self.m.kernel.platform.iommu.base + offset, size)
+
+    def answer(self, rid, pasid, address, access, caches):
+        """One request that a device could make: it is answered with the owner's memory, or with a fault."""
+        walk = self.m.translate(rid, pasid, address, access, caches=caches)
+        if walk.address is not None:
+            what = f"{access} of {address:#x} by {rid:#x} with PASID {pasid}"
+            self.expect(what, self.owner(rid, pasid), {walk.address >> 12})
+
+
+class VtdOracle(Oracle):
+    """Root table, context tables, PASID directories and tables, as facts 1.3 to 1.5 have them."""
+
     def entries(self, directory=WHOLE_DIRECTORY):
         """Every present PASID entry behind the real unit's root table: requester ID, PASID, words."""
         load = self.memory.load_words
-        root = self.m.unit.root_pointer & ADDRESS
+        root = vtd_unit(self.m).root_pointer & ADDRESS
         for rid in self.devices:
             (half,) = load(root + (rid >> 8) * 16 + (8 if rid & 0x80 else 0), 1)
             context = load((half & ADDRESS) + (rid & 0x7F) * 32, 4) if half & 1 else (0,)
@@ -152,30 +212,21 @@ class Oracle:
         owner, kind = self.owner(rid, pasid), words[0] >> 6 & 7
         what = f"PASID {pasid} of {rid:#x}"
         if kind in (SECOND, NESTED):
-            self.expect(what, owner, self.below(words[0] & ADDRESS))
+            self.bounded(what, owner, words[0])
         elif kind == FIRST:
-            if owner.kind != "process":
-                raise Outsider(f"{what} of {owner.name} uses a page table of the host without a second level")
-            self.expect(what, owner, self.below(words[2] & ADDRESS))
-        elif owner is not HOST:
-            raise Outsider(f"{what} of {owner.name} passes through without translation")
+            self.first(what, owner, words[2])
+        else:
+            self.passing(what, owner)
 
-    def cached(self):
-        """A line of a cache leads to memory of the owner of its tag, be it stale or not."""
-        for (did, tag, page), line in self.m.unit.caches.iotlb.items():
+    def tags(self):
+        """What the IOTLB holds."""
+        return list(self.caches.iotlb.keys())
+
+    def lines(self):
+        """Lines of the IOTLB, by domain id and PASID."""
+        for (did, tag, page), line in self.caches.iotlb.items():
             owner = self.domains.get(did)
             if owner is None:
                 owner = Owner("process", self.processes[tag].name) if tag in self.processes else NOBODY
             if line.page >= 0:
-                self.expect(f"an IOTLB line (domain {did}, PASID {tag}, {page << 12:#x})", owner, {line.page >> 12})
-        for rid, name in self.devices.items():
-            for (tag, page, _), line in self.m.accelerators[name].tlb.lines.items():
-                what = f"a TLB line of {name} (PASID {tag}, {page << 12:#x})"
-                self.expect(what, self.owner(rid, max(tag, 0)), {line.page >> 12})
-
-    def answer(self, rid, pasid, address, access, caches):
-        """One request that a device could make: it is answered with the owner's memory, or with a fault."""
-        walk = self.m.translate(rid, pasid, address, access, caches=caches)
-        if walk.address is not None:
-            what = f"{access} of {address:#x} by {rid:#x} with PASID {pasid}"
-            self.expect(what, self.owner(rid, pasid), {walk.address >> 12})
+                yield f"an IOTLB line (domain {did}, PASID {tag}, {page << 12:#x})", owner, line.page >> 12

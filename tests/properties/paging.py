@@ -10,6 +10,7 @@ from typing import NamedTuple
 from pasidlab.handles import App, AssignedDevice, PhysicalFunction
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.machine import Machine
+from tests.worlds import virtual_vtd
 
 __all__ = ["PLACES", "DataCentre", "Program"]
 
@@ -124,7 +125,7 @@ class DataCentre:
             "pending": [kernel.iommu.page_requests.pending.keys() for kernel in kernels],
             "groups": [device.waits.groups.keys() for device in self.m.accelerators.values()],
             "queues": [device.occupancy(wq) for device in self.m.accelerators.values() for wq in range(device.num_wqs)],
-            "bound": [sorted(self.m.vm(name).vmm.viommu.bound.keys()) for name in ("vm1", "vm2")],
+            "bound": [sorted(virtual_vtd(self.m.vm(name)).bound.keys()) for name in ("vm1", "vm2")],
             "ioasids": self.m.kernel.ioasid.ids.keys(),
         }
 

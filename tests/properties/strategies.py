@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pasidlab.kernel.mm import MMAP_BASE
 from tests.properties.actions import HOST, Action
 
-__all__ = ["PROLOGUES", "VMS", "actions", "guest_work", "scripts", "setup"]
+__all__ = ["INTERFACES", "IOMMUS", "PROLOGUES", "VMS", "actions", "guest_work", "prologues", "scripts"]
 
 VMS = ("vm1", "vm2")
 vms = st.sampled_from(VMS)
@@ -46,24 +46,46 @@ stray = action(
     "dma", st.just(HOST), devices, pasids, st.sampled_from((0, 0x1000, MMAP_BASE, MMAP_BASE + 0x3000)), st.just("read")
 )
 
+crash = action("crash", vms)
 setup = st.one_of(
     action("create", vms, st.integers(1, 4), st.sampled_from((None, None, "translated", "identity"))),
     action("adi", vms, devices, st.sampled_from(("shared", "shared", "dedicated"))),
     action("pf", vms, st.just("dsa1")),
-    action("crash", vms),
+    crash,
 )
+whole_setup = st.one_of(
+    action("create", vms, st.integers(1, 4), st.sampled_from((None, None, None, "identity"))),
+    action("adi", vms, devices, st.just("dedicated")),
+    action("pf", vms, st.sampled_from(("dsa1", "dsa2"))),
+    action("pf", vms, st.sampled_from(("dsa1", "dsa2"))),
+    crash,
+)
+"""Where a device goes to a VM as a whole; the rest is refused."""
 
-actions = st.one_of(
-    *process_work(places),
-    *process_work(places),
-    action("free", vms, pasids),
-    action("bind_raw", vms, apps, slots, pasids),
-    stray,
-    action("run", st.just(HOST), st.none() | st.integers(0, 3)),
-    action("run", st.just(HOST), st.none()),
-    setup,
-)
-"""Everything."""
+
+def anything(change):
+    """Whatever a person can do."""
+    return st.one_of(
+        *process_work(places),
+        *process_work(places),
+        action("free", vms, pasids),
+        action("bind_raw", vms, apps, slots, pasids),
+        stray,
+        action("run", st.just(HOST), st.none() | st.integers(0, 3)),
+        action("run", st.just(HOST), st.none()),
+        change,
+    )
+
+
+IOMMUS = ("vtd", "smmuv3", "amdvi")
+INTERFACES = {"vtd"}
+"""Where one device can serve several VMs."""
+_ACTIONS = {True: anything(setup), False: anything(whole_setup)}
+
+
+def actions(iommu):
+    """Everything, on a machine with this IOMMU."""
+    return _ACTIONS[iommu in INTERFACES]
 
 
 def prologue(first, second):
@@ -90,7 +112,20 @@ PROLOGUES = (
     ),
 )
 
-scripts = st.builds(
-    lambda begin, rest: [*begin, *rest], st.sampled_from(PROLOGUES), st.lists(actions, min_size=5, max_size=25)
+WHOLE_PROLOGUES = (
+    prologue(
+        [Action("create", "vm1", (3, None)), Action("pf", "vm1", ("dsa1",))],
+        [Action("create", "vm2", (3, None)), Action("pf", "vm2", ("dsa2",))],
+    ),
 )
-"""Whole scripts: a prologue and what Hypothesis makes of it."""
+
+
+def prologues(iommu):
+    """How scripts begin, on a machine with this IOMMU."""
+    return PROLOGUES if iommu in INTERFACES else WHOLE_PROLOGUES
+
+
+def scripts(iommu):
+    """Whole scripts: a prologue and what Hypothesis makes of it."""
+    begin, rest = st.sampled_from(prologues(iommu)), st.lists(actions(iommu), min_size=5, max_size=25)
+    return st.builds(lambda begin, rest: [*begin, *rest], begin, rest)

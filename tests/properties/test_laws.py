@@ -1,26 +1,41 @@
-"""The laws of the model: time travel, repetition, names, independence, and that nothing is hidden from the journal."""
+"""The laws of the model: time travel, repetition, names, independence, and that nothing is hidden from the journal.
+
+They hold on the machines of all three vendors.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import ClassVar
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pasidlab.hardware.memory import PhysicalMemory
 from pasidlab.timeline import ABSENT, Event, Table, Verb
 from tests.properties.actions import HOST, SIZE, SRC, Action, perform, renamed, start
 from tests.properties.snapshot import mutable_containers, snapshot
-from tests.properties.strategies import PROLOGUES, VMS, actions, guest_work, scripts
+from tests.properties.strategies import IOMMUS, VMS, actions, guest_work, prologues, scripts
 
 LAW = settings(deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
 
-def played(script):
+each_iommu = pytest.mark.parametrize("iommu", IOMMUS)
+
+
+def played(iommu, script):
     """A machine after a script."""
-    machine = start()
+    machine = start(iommu)
     for action in script:
         perform(machine, action)
     return machine
@@ -29,9 +44,11 @@ def played(script):
 class AnyCourse(RuleBasedStateMachine):
     """A person clicks about and travels in time; after every step every invariant holds."""
 
+    iommu: ClassVar[str]
+
     def __init__(self):
         super().__init__()
-        self.machine = start()
+        self.machine = start(self.iommu)
         self.script = []
         self.digests = {self.time.now: self.time.digest()}
 
@@ -48,16 +65,16 @@ class AnyCourse(RuleBasedStateMachine):
         perform(self.machine, action)
         self.digests[self.time.now] = self.time.digest()
 
-    @initialize(prologue=st.sampled_from(PROLOGUES))
-    def move_in(self, prologue):
+    @initialize(data=st.data())
+    def move_in(self, data):
         """Something to work with."""
-        for action in prologue:
+        for action in data.draw(st.sampled_from(prologues(self.iommu))):
             self.act(action)
 
-    @rule(action=actions)
-    def do(self, action):
+    @rule(data=st.data())
+    def do(self, data):
         """Anything that a person can do."""
-        self.act(action)
+        self.act(data.draw(actions(self.iommu)))
 
     @rule(action=guest_work)
     def work(self, action):
@@ -98,13 +115,33 @@ class AnyCourse(RuleBasedStateMachine):
     def teardown(self):
         """The same actions from the same start, without the detours, give the same digest and the same events."""
         self.time.go(self.time.last)
-        twin = played(self.script)
+        twin = played(self.iommu, self.script)
         assert twin.timeline.digest() == self.time.digest()
         assert twin.timeline.events == self.time.events
 
 
-TestAnyCourse = AnyCourse.TestCase
-TestAnyCourse.settings = settings(LAW, max_examples=30, stateful_step_count=25)
+class VtdCourse(AnyCourse):
+    """On VT-d."""
+
+    iommu = "vtd"
+
+
+class SmmuCourse(AnyCourse):
+    """On SMMUv3."""
+
+    iommu = "smmuv3"
+
+
+class AmdCourse(AnyCourse):
+    """On AMD's IOMMU."""
+
+    iommu = "amdvi"
+
+
+@pytest.mark.parametrize("course", [VtdCourse, SmmuCourse, AmdCourse], ids=lambda one: one.iommu)
+def test_any_course_keeps_the_invariants_and_can_be_undone_and_repeated(course):
+    """Whatever a person does, and however that person travels in time."""
+    run_state_machine_as_test(course, settings=settings(LAW, max_examples=30, stateful_step_count=25))
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
@@ -117,12 +154,14 @@ def reworded(events, names):
     return [re.sub("|".join(names), lambda found: names[found[0]], repr(event)) for event in events]
 
 
+@each_iommu
 @LAW
-@given(scripts)
-def test_permuting_the_names_of_vms_permutes_the_result(script):
+@given(data=st.data())
+def test_permuting_the_names_of_vms_permutes_the_result(iommu, data):
     """A name decides nothing: the events of the renamed script are the renamed events."""
-    one = played(script)
-    other = played([renamed(action, SWAP) for action in script])
+    script = data.draw(scripts(iommu))
+    one = played(iommu, script)
+    other = played(iommu, [renamed(action, SWAP) for action in script])
     assert reworded(one.timeline.events, SWAP) == list(map(repr, other.timeline.events))
 
 
@@ -152,13 +191,19 @@ def view_from_inside(machine, vm):
     }
 
 
+@each_iommu
 @LAW
-@given(st.sampled_from(PROLOGUES[:2]), st.lists(guest_work, min_size=4, max_size=20), st.randoms(use_true_random=False))
-def test_independent_vms_commute(prologue, work, random):
+@given(
+    data=st.data(),
+    work=st.lists(guest_work, min_size=4, max_size=20),
+    random=st.randoms(use_true_random=False),
+)
+def test_independent_vms_commute(iommu, data, work, random):
     """However the actions of two VMs are interleaved, each VM sees and keeps the same (`view_from_inside`).
 
     Each action is run to rest: a copy waits for the device and would otherwise do some of the neighbour's pending work.
     """
+    prologue = data.draw(st.sampled_from(prologues(iommu)[:2]))
     mine = [action for action in work if action.where == VMS[0]]
     yours = [action for action in work if action.where == VMS[1]]
     order = [True] * len(mine) + [False] * len(yours)
@@ -167,7 +212,7 @@ def test_independent_vms_commute(prologue, work, random):
     shuffled = [next(left if one else right) for one in order]
     rest = Action("run", HOST, (None,))
     machines = [
-        played([*prologue, *(step for action in course for step in (action, rest))])
+        played(iommu, [*prologue, *(step for action in course for step in (action, rest))])
         for course in (mine + yours, shuffled)
     ]
     for vm in VMS:
@@ -182,11 +227,13 @@ def deeds(events: list[Event]):
     return [event._replace(number=0, operation=0, cause=None) for event in events if event.verb is not Verb.CALL]
 
 
+@each_iommu
 @LAW
-@given(scripts)
-def test_running_all_is_running_one_after_the_other(script):
+@given(data=st.data())
+def test_running_all_is_running_one_after_the_other(iommu, data):
     """`run()` is `run(oldest)` until nothing is left: same deeds, same state."""
-    at_once, by_step = played(script), played(script)
+    script = data.draw(scripts(iommu))
+    at_once, by_step = played(iommu, script), played(iommu, script)
     begin = at_once.timeline.now
     count = at_once.run()
     steps = 0
@@ -197,11 +244,13 @@ def test_running_all_is_running_one_after_the_other(script):
     assert at_once.timeline.digest() == by_step.timeline.digest()
 
 
+@each_iommu
 @LAW
-@given(scripts)
-def test_stepping_through_a_run_shows_each_event_once_and_ends_in_its_state(script):
+@given(data=st.data())
+def test_stepping_through_a_run_shows_each_event_once_and_ends_in_its_state(iommu, data):
     """Forward by single steps from the beginning visits every step and arrives where the run ended."""
-    machine = played(script)
+    script = data.draw(scripts(iommu))
+    machine = played(iommu, script)
     time = machine.timeline
     events, digest = time.events, time.digest()
     time.go(time.floor)
@@ -211,11 +260,13 @@ def test_stepping_through_a_run_shows_each_event_once_and_ends_in_its_state(scri
     assert time.digest() == digest
 
 
+@each_iommu
 @LAW
-@given(scripts)
-def test_causes_form_a_tree_under_each_call(script):
+@given(data=st.data())
+def test_causes_form_a_tree_under_each_call(iommu, data):
     """Every event leads back, through earlier events of its own operation, to the call of a person."""
-    events = played(script).timeline.events
+    script = data.draw(scripts(iommu))
+    events = played(iommu, script).timeline.events
     for event in events:
         if event.cause is None:
             assert event.verb is Verb.CALL
@@ -242,22 +293,25 @@ WIRING = {
 """Dictionaries that are filled when a part is made and never again; the next test watches that they are not."""
 
 
+@each_iommu
 @LAW
-@given(scripts)
-def test_every_container_that_can_change_is_a_table_or_memory(script):
+@given(data=st.data())
+def test_every_container_that_can_change_is_a_table_or_memory(iommu, data):
     """Beside the contents of tables and memory, a machine reaches no list, dict or set but a few that are wiring."""
-    machine = played(script)
+    script = data.draw(scripts(iommu))
+    machine = played(iommu, script)
     found = {where for where, _ in mutable_containers(machine) if not where.startswith("dict.")}
     assert found <= WIRING
 
 
+@each_iommu
 @settings(LAW, max_examples=15)
-@given(scripts, st.lists(actions, min_size=1, max_size=10))
-def test_after_going_back_every_object_is_what_it_was(script, detour):
+@given(data=st.data())
+def test_after_going_back_every_object_is_what_it_was(iommu, data):
     """The whole graph of objects, read attribute by attribute: a change that the journal missed would show."""
-    machine = played(script)
+    machine = played(iommu, data.draw(scripts(iommu)))
     now, before = machine.timeline.now, snapshot(machine)
-    for action in detour:
+    for action in data.draw(st.lists(actions(iommu), min_size=1, max_size=10)):
         perform(machine, action)
     machine.timeline.go(now)
     assert snapshot(machine) == before
@@ -269,11 +323,13 @@ def living_cells(machine):
     return [row for row in newest.values() if row[2] is not ABSENT]
 
 
+@each_iommu
 @LAW
-@given(scripts)
-def test_no_two_living_cells_have_the_same_name(script):
+@given(data=st.data())
+def test_no_two_living_cells_have_the_same_name(iommu, data):
     """The digest tells cells apart by path and key: the dead leave none behind that a successor would cancel out."""
-    names = Counter((cells.path, key) for cells, key, _ in living_cells(played(script)))
+    script = data.draw(scripts(iommu))
+    names = Counter((cells.path, key) for cells, key, _ in living_cells(played(iommu, script)))
     assert [name for name, count in names.items() if count > 1] == []
 
 
@@ -284,9 +340,11 @@ def held(cells, key):
     return cells[key] if isinstance(cells, Table) else cells.__dict__[key]
 
 
+@each_iommu
 @LAW
-@given(scripts)
-def test_the_journal_agrees_with_the_objects(script):
+@given(data=st.data())
+def test_the_journal_agrees_with_the_objects(iommu, data):
     """The newest record of every cell is what the cell holds: nobody wrote past the journal."""
-    for cells, key, value in living_cells(played(script)):
+    script = data.draw(scripts(iommu))
+    for cells, key, value in living_cells(played(iommu, script)):
         assert held(cells, key) == value

@@ -10,12 +10,14 @@ import pytest
 
 from pasidlab import Machine
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
+from pasidlab.stories.vtd import vtd_table
 from pasidlab.views import text
 from pasidlab.views.cells import Cell, CellRow, Cells, cells_text
 from pasidlab.views.cells_svg import cells_body, cells_svg
-from pasidlab.views.directory import directory, leaves, present_count, present_entries
+from pasidlab.views.directory import directory, present_count, slots_of
 from pasidlab.views.pasid_table import pasid_table
 from pasidlab.views.room import Room
+from pasidlab.views.tables import present_in, table_of
 from tests.views.hostile import NAMES
 from tests.views.worlds import bound_vms
 
@@ -26,7 +28,7 @@ def filled(count: int, step: int = 1, slots: int | None = None) -> Machine:
     """A machine whose device has that many present entries, written as its driver would; a slot may be left out."""
     machine = Machine(memory=1 << 32)
     dsa = machine.plug_accelerator("dsa0")
-    table = machine.kernel.iommu.tables[dsa.rid]
+    table = vtd_table(machine, dsa.rid)
     words = PASID_ENTRY.encode(P=1, PGTT=1, FLPTPTR=0x5000, DID=1)
     for pasid in range(0, count * step, step):
         if slots is None or pasid >> 6 != slots:
@@ -51,11 +53,12 @@ def test_three_rows_lead_to_every_entry() -> None:
 def test_the_cells_count_what_the_table_says(count: int, step: int) -> None:
     """Naively: entry by entry, as the driver lists them."""
     machine = filled(count, step)
-    table = next(iter(machine.kernel.iommu.tables.values()))
-    present = table.present()
-    assert list(present_entries(machine.memory, table.directory)) == present
+    shown = table_of(machine, "dsa0")
+    assert shown is not None
+    present = shown.table.present()
+    assert list(present_in(shown)) == present
     assert present_count(machine, machine.accelerators["dsa0"].rid) == len(present)
-    found = leaves(machine.memory, table.directory)
+    found = slots_of(shown.table)
     assert [(leaf.slot, leaf.present) for leaf in found] == [
         (slot, sum(pasid >> 6 == slot for pasid in present)) for slot in sorted({pasid >> 6 for pasid in present})
     ]
@@ -78,7 +81,7 @@ def test_an_entry_that_is_gone_says_whether_its_faults_are_recorded() -> None:
     """P=0 with FPD left behind is not the same as never used."""
     machine = bound_vms(1)
     rid = machine.accelerators["dsa0"].rid
-    machine.kernel.iommu.tables[rid].zero(2, fault_disable=True)
+    vtd_table(machine, rid).zero(2, fault_disable=True)
     hints = {cell.key: cell.hint for cell in directory(machine, "dsa0").rows[2].cells}
     assert hints["entry:2"] == "PASID 2: not present, faults are not recorded (FPD)"
     assert hints["entry:9"] == "PASID 9: not present"
@@ -117,8 +120,9 @@ def test_the_picture_has_the_same_size_for_any_table() -> None:
 def test_entries_are_read_only_as_far_as_they_are_asked_for() -> None:
     """The first ones of a large table need no walk over all of it."""
     machine = filled(20_000)
-    table = next(iter(machine.kernel.iommu.tables.values()))
-    assert list(islice(present_entries(machine.memory, table.directory), 3)) == [0, 1, 2]
+    shown = table_of(machine, "dsa0")
+    assert shown is not None
+    assert list(islice(present_in(shown), 3)) == [0, 1, 2]
 
 
 def test_cells_that_cannot_be_are_refused() -> None:

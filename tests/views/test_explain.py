@@ -6,10 +6,8 @@ import pytest
 
 from pasidlab import Machine
 from pasidlab.hardware.iommu.vtd.faults import FaultReason
-from pasidlab.hardware.iommu.vtd.survey import must_be_zero
 from pasidlab.views.explain import bit_names, explain
-from pasidlab.views.fault_words import FAULTS as WORDS
-from pasidlab.views.stale import rules_of
+from pasidlab.views.fault_words_vtd import FAULTS as WORDS
 from tests.views.walks import FAULTS, NOT_RAISED, asked, nested, with_context
 from tests.views.worlds import bound_vms
 
@@ -27,7 +25,7 @@ def test_a_fault_is_explained_with_all_its_facts(reason: FaultReason) -> None:
     walk = FAULTS[reason]()
     assert walk.fault is not None
     assert walk.fault.code == reason
-    said = explain(walk, rules_of(walk))
+    said = explain(walk)
     assert said.title.startswith(f"Fault {int(reason):#x} {reason.label}: ")
     assert len(said.sentences) == 4
     assert not [sentence for sentence in said.sentences if "?" in sentence or "{" in sentence]
@@ -38,10 +36,11 @@ def test_the_reserved_bits_that_are_set_are_named(reason: FaultReason) -> None:
     """By their numbers in the structure, and they are those that the unit demands to be zero."""
     walk = FAULTS[reason]()
     stop = walk.stops[-1]
-    zero = must_be_zero(stop.layout, stop.words, rules_of(walk), stop.level or 0)
+    assert walk.unit is not None
+    zero = walk.unit.reading.must_be_zero(stop.layout, stop.words, stop.level or 0)
     wrong = stop.layout.join(stop.words) & zero
     assert wrong
-    assert explain(walk, rules_of(walk)).sentences[1].startswith(f"{bit_names(wrong)} set in the ")
+    assert explain(walk).sentences[1].startswith(f"{bit_names(wrong)} set in the ")
 
 
 def test_fault_processing_disable_is_said() -> None:

@@ -7,6 +7,7 @@ import pytest
 from pasidlab import KernelError, Machine
 from pasidlab.hardware.layouts.cpu import VMX_PASID_TABLE_ENTRY
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
+from pasidlab.stories.vtd import vtd_table
 from pasidlab.views.memory_map import MemoryMap, plain_word
 from pasidlab.views.memory_view import frame, memory_word
 from tests.views.worlds import bound_vms
@@ -14,7 +15,7 @@ from tests.views.worlds import bound_vms
 
 def entry_at(machine: Machine, pasid: int) -> int:
     """Where a PASID entry of the only device lies."""
-    at = next(iter(machine.kernel.iommu.tables.values())).address(pasid)
+    at = vtd_table(machine, machine.device("dsa0").rid).address(pasid)
     assert at is not None
     return at
 
@@ -94,19 +95,21 @@ def test_a_full_frame_is_folded_around_the_address(machine: Machine) -> None:
 def test_tables_in_a_guest_are_its_own(machine: Machine) -> None:
     """Guest-physical addresses, the guest's devices and numbers: walked by the emulated unit."""
     vm = machine.vm("vm1")
-    at = vm.kernel.iommu.tables[0x18].address(1)
+    guest_table = vm.kernel.iommu.entry_table(0x18)
+    assert guest_table is not None
+    at = guest_table.address(1)
     assert at is not None
     assert memory_word(machine, at, "vm1").title == "PASID entry 1 of 00:03.0 (adi0)"
-    root = PASID_ENTRY["FLPTPTR"].get(vm.kernel.iommu.tables[0x18].read(1))
+    root = PASID_ENTRY["FLPTPTR"].get(guest_table.read(1))
     assert MemoryMap(machine, "vm1").word(root).name.startswith("first-level entry, level 4, of PASID 1 (app)")
     assert ", memory of vm1" in frame(machine, at, "vm1").title
 
 
 def test_the_queue_and_kvms_tables_have_names(machine: Machine) -> None:
     """Descriptors say what they ask for; KVM's entries, of which two share a word, are told apart."""
-    registers = machine.unit.registers
+    queue = machine.unit.reading.queues["invalidation queue"]
     known = MemoryMap(machine)
-    assert known.word(registers[0x90] & ~0xFFF).name.startswith("invalidation queue, descriptor 0 (carried out): ")
+    assert known.word(queue).name.startswith("invalidation queue, descriptor 0 (carried out): ")
     kvm = machine.vm("vm1").vmm.kvm
     assert known.word(kvm.low).name == "KVM's PASID directory of vm1: guest PASIDs 0 to 1023"
     slot = kvm._slot(1, build=False)
@@ -118,7 +121,7 @@ def test_the_queue_and_kvms_tables_have_names(machine: Machine) -> None:
 def test_pointers_lead_on(machine: Machine) -> None:
     """Each address field leads to the next table; a nested FLPTPTR to where the guest's table really is."""
     known = MemoryMap(machine)
-    at = machine.unit.root_pointer & ~0xFFF | 0x6A0
+    at = machine.unit.reading.root | 0x6A0
     for field in ("LCTP", "PASIDDIRPTR", "SMPTBLPTR"):
         target = known.behind(known.word(at), field)
         assert target is not None

@@ -5,7 +5,7 @@ from pasidlab.views.price import Price
 from pasidlab.views.table import table_html, table_text
 from pasidlab.virt.policies import POLICIES
 
-PRICE = Price(traps=5, exits=0, ioctls=3, delivered=2, invalidations=1, ioasids=2, pasid_words=6, kvm_words=3)
+PRICE = Price(traps=5, exits=0, ioctls=3, delivered=2, invalidations=1, ioasids=2, host_words=6, kvm_words=3)
 SIDE = Side(
     entries=(1, 2),
     wire=(1, 2),
@@ -82,5 +82,5 @@ def test_nothing_is_taken_for_markup():
 def test_prices_add_up():
     """Field by field; what is zero is not told."""
     assert (PRICE + PRICE).traps == 10
-    assert str(Price(0, 0, 0, 0, 0, 0, 0, 0)) == "nothing"
+    assert str(Price()) == "nothing"
     assert str(PRICE).startswith("5 traps, 3 ioctls")

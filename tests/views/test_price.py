@@ -42,4 +42,4 @@ def test_a_vm_without_translation_pays_no_words_of_kvms():
     app, start = vm.spawn("app"), m.timeline.now
     app.bind(function, queue="shared")
     assert price(m, start).kvm_words == 0
-    assert price(m, start).pasid_words > 0
+    assert price(m, start).host_words > 0

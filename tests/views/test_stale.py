@@ -39,7 +39,7 @@ def test_a_changed_entry_makes_its_line_stale() -> None:
     assert (figure.node("entry").state, figure.node("entry").word) == ("pending", "stale")
     assert figure.node("context").state == "cached"
     assert walk_table(walk, stale_stops(walk)).rows[1].cells[-1] == "PASID cache, stale"
-    assert "is not what memory says now" in " ".join(explain(walk, None, stale_stops(walk)).sentences)
+    assert "is not what memory says now" in " ".join(explain(walk, stale_stops(walk)).sentences)
 
 
 def test_tables_only_is_never_stale() -> None:

@@ -46,3 +46,19 @@ def step_of(machine: Machine, verb: Verb, actor: str) -> int:
     event = [e for e in machine.timeline.events if (e.verb, e.actor) == (verb, actor)][-1]
     machine.timeline.go(event.number + 1)
     return event.number + 1
+
+
+def whole_function(iommu: str) -> Machine:
+    """A VM with a whole function, two bound processes of which one has gone, and a native one on another device."""
+    machine = Machine(iommu=iommu)
+    given, kept = machine.plug_accelerator("dsa0"), machine.plug_accelerator("dsa1")
+    vm = machine.create_vm("vm1", quota=8)
+    function, native = machine.assign_pf(given, vm), machine.spawn("native")
+    native.bind(kept)
+    native.copy(kept, native.buffer(b"native"), native.buffer(6), 6)
+    first, second = vm.spawn("first"), vm.spawn("second")
+    first.bind(function, queue="dedicated")
+    first.copy(function, first.buffer(b"guest"), first.buffer(5), 5)
+    second.bind(function, queue="dedicated")
+    first.unbind(function)
+    return machine

@@ -12,7 +12,6 @@ from pasidlab.hardware.iommu.vtd.invalidation import QueueError
 from pasidlab.hardware.layouts.vtd import FSTS_REG, IQERR_REG, PASID_ENTRY
 from pasidlab.hardware.layouts.vtd_queue import PAGE_REQUEST, QI_PAGE_GROUP_RESP, QI_PIOTLB
 from pasidlab.hardware.memory import PAGE_SIZE
-from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import Verb
 from tests.worlds import TwoVms
 
@@ -54,7 +53,7 @@ def guest_submits(world, *descriptors):
 def guest_writes(world, offset, value):
     """Straight into the registers of the first VM's unit."""
     with world.time.operation("the guest writes"):
-        world.vm1.kernel.platform.mmio.write(IOMMU_BASE + offset, value)
+        world.vm1.kernel.platform.mmio.write(reg.BASE + offset, value)
 
 
 def stop_queue(world):

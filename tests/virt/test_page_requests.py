@@ -12,9 +12,8 @@ from pasidlab.hardware.layouts.vtd import CONTEXT_ENTRY
 from pasidlab.hardware.layouts.vtd_queue import PAGE_REQUEST
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.pcie import SERVE_PAGES, PageGroupResponse, PageRequest, ResponseCode
-from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import HOST, Verb
-from tests.worlds import World
+from tests.worlds import World, vtd_of
 
 SLOTS = 4096 // PAGE_REQUEST.size
 WAYS = ("shared", "dedicated", "function")
@@ -96,7 +95,7 @@ class Guest(World):
 
     def guest_says(self, *responses):
         """The guest submits page group responses of its own making."""
-        queue = self.guest.kernel.iommu.queue
+        queue = vtd_of(self.guest.kernel).queue
         with self.time.operation("the guest answers"):
             queue.submit(*(queue.page_response(PageGroupResponse(*response)) for response in responses))
 
@@ -267,7 +266,7 @@ def test_a_guest_cannot_answer_for_another_vm():
     one.m.assign_adi(one.dsa, vm2, queue="shared")
     ticket = one.outstanding()
     (request,) = one.viommu.page_queue.requests()
-    queue = vm2.kernel.iommu.queue
+    queue = vtd_of(vm2.kernel).queue
     for rid, pasid in ((0x18, 1), (one.dsa.rid, one.host_pasid), (0x18, one.host_pasid)):
         with one.time.operation("vm2 answers"):
             queue.submit(queue.page_response(PageGroupResponse(rid, pasid, request.group, 0)))
@@ -294,7 +293,7 @@ def test_a_guest_that_brings_nothing_and_says_success_is_believed_a_few_times(sh
     while ticket.poll() is None:
         (request,) = shared.viommu.page_queue.requests()
         with shared.time.operation("the guest reads and lies"):
-            shared.guest.kernel.platform.mmio.write(IOMMU_BASE + reg.PQH, shared.viommu.mmio_read(reg.PQT))
+            shared.guest.kernel.platform.mmio.write(reg.BASE + reg.PQH, shared.viommu.mmio_read(reg.PQT))
         shared.guest_says((shared.rid, shared.pasid, request.group, 0))
         lies += 1
         (action,) = [action for action in shared.m.pending if "goes on" in action.label]

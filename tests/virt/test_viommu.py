@@ -5,11 +5,10 @@ import pytest
 from pasidlab.hardware.iommu.vtd import register_file as reg
 from pasidlab.hardware.layouts.vtd import CAP_REG, ECAP_REG, PASID_ENTRY
 from pasidlab.kernel.iommu.vtd import entries
-from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import HOST, Verb
 from tests.worlds import TwoVms, World, tree
 
-VCCAP, VCMD, VCRSP = (IOMMU_BASE + offset for offset in (0xE00, 0xE10, 0xE20))
+VCCAP, VCMD, VCRSP = (reg.BASE + offset for offset in (0xE00, 0xE10, 0xE20))
 ALLOC = 0x1
 
 
@@ -44,7 +43,7 @@ def guest_flush(world, pasid):
 
 def test_the_guest_sees_caching_mode_virtual_commands_and_no_nesting(world):
     """What makes the same driver behave as a guest's."""
-    cap, ecap = ((world.mmio.read(IOMMU_BASE + offset),) for offset in (reg.CAP, reg.ECAP))
+    cap, ecap = ((world.mmio.read(reg.BASE + offset),) for offset in (reg.CAP, reg.ECAP))
     seen = CAP_REG["CM"].get(cap), ECAP_REG["VCS"].get(ecap), ECAP_REG["NEST"].get(ecap), ECAP_REG["SMTS"].get(ecap)
     assert seen == (1, 1, 0, 1)
     assert world.mmio.read(VCCAP) & 1

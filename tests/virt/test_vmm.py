@@ -7,7 +7,7 @@ import pytest
 from pasidlab.errors import KernelError
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
 from pasidlab.timeline import Verb
-from tests.worlds import TwoVms, World
+from tests.worlds import TwoVms, World, vtd_of
 
 
 def resources(world):
@@ -24,7 +24,7 @@ def resources(world):
         "subscribers": [one.notifier_name for one in kernel.ioasid.notifiers.global_chain.subscribers()],
         "waiting": kernel.ioasid.notifiers.registrations(),
         "queued": kernel.ioasid.work.waiting(),
-        "present": {rid: table.present() for rid, table in kernel.iommu.tables.items()},
+        "present": {rid: table.present() for rid, table in vtd_of(kernel).tables.items()},
         "queues": [world.m.accelerators["dsa0"].wq_words(wq) for wq in range(6)],
         "work": [action.label for action in world.m.pending],
     }
@@ -112,7 +112,8 @@ def test_nothing_of_a_dead_vm_is_left_in_the_state():
         changed[cells.path, key] = (changed.get((cells.path, key), (old,))[0], new)
     left = {path for (path, key), (old, new) in changed.items() if old != new}
     assert left <= {"host.iommu.queue", "iommu-unit.registers", "memory", "dsa0.bar0"}
-    ring, status = world.m.kernel.iommu.queue._ring, world.m.kernel.iommu.queue._status
+    queue = vtd_of(world.m.kernel).queue
+    ring, status = queue._ring, queue._status
     words = {key & ~0xFFF for (path, key), (old, new) in changed.items() if path == "memory" and old != new}
     assert words <= {ring, status}
 

@@ -53,6 +53,6 @@ def world(machine: Machine) -> object:
     return (
         machine.check().holdings,
         {vm.name: (vm.pasids, vm.vmm.kvm.entries(), [app.pasid for app in vm.apps]) for vm in machine.vms},
-        {rid: table.present() for rid, table in machine.kernel.iommu.tables.items()},
+        {rid: [entry.pasid for entry in machine.unit.entries(rid)] for rid in machine.kernel.iommu.devices.keys()},
         [str(action.label) for action in machine.pending],
     )

@@ -425,8 +425,8 @@ def test_a_click_is_small_with_the_pane_in_front(monkeypatch: pytest.MonkeyPatch
 
 def test_the_panel_of_the_machine_is_asked_by_the_lab_only() -> None:
     """A panel without a lab can be made and asked, as the lab does."""
-    wishes: list[tuple[str, str]] = []
-    panel = MachinePanel(lambda call: None, lambda policy, api: wishes.append((policy, api)))
+    wishes: list[tuple[str, ...]] = []
+    panel = MachinePanel(lambda call: None, lambda *wish: wishes.append(wish))
     panel.menus["policy"].value = "cgroup"
     panel.buttons["new-machine"].widget.click()
-    assert wishes == [("cgroup", "vfio")]
+    assert wishes == [("cgroup", "vfio", "vtd")]

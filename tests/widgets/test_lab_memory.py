@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pasidlab import Machine
+from pasidlab.stories.vtd import vtd_table
 from pasidlab_widgets import Lab, PictureView
 from pasidlab_widgets.lab.memory import MemoryPane
 from tests.widgets.driver import entry, shown, told
@@ -73,7 +74,7 @@ def test_what_a_step_changes_is_marked(looking: Lab) -> None:
     """The bits of the entry that an unbind clears, in the picture and in the table of fields."""
     machine = looking.machine
     pasid = machine.vm("vm2").pasids[1]
-    at = machine.kernel.iommu.tables[machine.accelerators["dsa0"].rid].address(pasid)
+    at = vtd_table(machine, machine.accelerators["dsa0"].rid).address(pasid)
     assert at is not None
     looking.open_memory(at)
     looking.press("unbind")

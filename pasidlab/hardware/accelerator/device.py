@@ -220,6 +220,21 @@ class Accelerator(AcceleratorRegisters, Function):
             self._can_go_on(response.group, response.code)
         self._ask_further()
 
+    def resumed(self, tag: int, *, retry: bool) -> None:
+        """A request that the IOMMU held goes on: its descriptor tries again, or ends with a page fault.
+
+        A tag that no descriptor here waits for is that of a store whose fate was told already.
+        """
+        number = self.waits.resumed(tag)
+        if number is None:
+            return
+        work = self.waits.held[number]
+        if not work.progress.data:
+            del self.waits.held[number]
+            return
+        code = ResponseCode.SUCCESS if retry else ResponseCode.INVALID
+        self.waits.held[number] = work._replace(tag=None, code=code, action=self.execution.can_go_on(number))
+
     def _ask_further(self) -> None:
         """Send what can be sent now, unless that is being done already: an answer may come at once.
 

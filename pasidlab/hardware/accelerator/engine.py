@@ -12,7 +12,8 @@ A batch is checked here like any descriptor: its list must be aligned to 64 byte
 UNVERIFIED: how much real silicon does at once; error code 0x1a for a completion record that faults (so named in the
 kernel's event-log code; no page is asked for then); that RCR without CRAV is INVALID_FLAGS; that the flag BOF is
 ignored where the queue does not block or page requests are off; the order of checks, and that they are made once, when
-a descriptor begins. Left out: interrupts.
+a descriptor begins. A request that the IOMMU holds (SMMUv3) makes the operation wait whatever BOF says; a completion
+record whose store is held counts as faulted (UNVERIFIED: silicon would just wait). Left out: interrupts.
 """
 
 from __future__ import annotations
@@ -59,10 +60,14 @@ class Limits:
 
 
 class Blocked(Exception):
-    """The step waits for a page that ``request`` needs, and will be done again from its start."""
+    """The step waits for a page that ``request`` needs, and will be done again from its start.
 
-    def __init__(self, request: DmaRequest) -> None:
+    With a ``tag`` the IOMMU holds the request and will say when; otherwise the device has to ask.
+    """
+
+    def __init__(self, request: DmaRequest, tag: int | None = None) -> None:
         self.request = request
+        self.tag = tag
         super().__init__(f"waits for a page: {request}")
 
 
@@ -121,6 +126,8 @@ def _attempt(access: Callable[[], T], blocks: bool, done: int, backwards: bool) 
     try:
         return access()
     except DmaAborted as aborted:
+        if aborted.fault.stall is not None:
+            raise Blocked(aborted.fault.request, aborted.fault.stall) from None
         return page_fault(aborted.fault.request, done, backwards)
     except PageMissing as missing:
         if blocks:

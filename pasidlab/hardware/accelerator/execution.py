@@ -49,6 +49,7 @@ __all__ = ["Execution", "Held"]
 
 _GO_ON: Final = "go-on"
 _RESUME: Final = "resume"
+_HELD: Final = "held"
 
 
 class Held(NamedTuple):
@@ -84,6 +85,9 @@ class Execution:
                 found.append(Held(progress, self._pasid(progress), waiting.action, f"{wq} {ticket}"))
         for group, work in device.waits.working():
             found.append(Held(work.progress, work.request.pasid, work.action, f"{_RESUME} {group}"))
+        for number, work in device.waits.held.items():
+            if work.progress.data:
+                found.append(Held(work.progress, work.request.pasid, work.action, f"{_HELD} {number}"))
         return found
 
     def drop(self, what: str) -> None:
@@ -93,6 +97,8 @@ class Execution:
             self.device.moving.take(int(number))
         elif kind == _RESUME:
             self.device.waits.abandon(int(number))
+        elif kind == _HELD:
+            self.device.waits.release(int(number))
         else:
             self.device.queues[int(kind)].take(int(number))
 
@@ -105,6 +111,8 @@ class Execution:
             self._step(self.device.moving.take(int(number)).progress)
         elif kind == _RESUME:
             self._resume(self.device.waits.groups.pop(int(number)))
+        elif kind == _HELD:
+            self._resume(self.device.waits.held.pop(int(number)))
         else:
             self._step(Progress(int(kind), self.device.queues[int(kind)].take(int(number)).data))
 
@@ -113,6 +121,12 @@ class Execution:
         device, wq = self.device, self.device.waits.groups[group].progress.wq
         label = f"{device.label} wq{wq} goes on after its page request (group {group})"
         return device.agenda.enable(device, f"{_RESUME} {group}", label)
+
+    def can_go_on(self, number: int) -> int:
+        """Enable the action that goes on with what the IOMMU has resumed; returns its number."""
+        device, wq = self.device, self.device.waits.held[number].progress.wq
+        label = f"{device.label} wq{wq} goes on after the IOMMU held it"
+        return device.agenda.enable(device, f"{_HELD} {number}", label)
 
     def _resume(self, waited: WaitingWork) -> None:
         if waited.code == ResponseCode.SUCCESS:
@@ -136,6 +150,9 @@ class Execution:
                 else:
                     self._step_one(progress, work, progress.done)
             except _MustWait as wait:
+                if wait.blocked.tag is not None:
+                    self.device.waits.hold(WaitingWork(wait.progress, wait.blocked.request, tag=wait.blocked.tag))
+                    return
                 tries = waited.tries + 1 if waited is not None and waited.request == wait.blocked.request else 0
                 waiting = WaitingWork(wait.progress, wait.blocked.request, tries)
                 if tries < PATIENCE:

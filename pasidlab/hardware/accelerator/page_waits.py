@@ -3,6 +3,10 @@
 Each waiting descriptor is one group of page requests, of one request; its group index (9 bits) names the answer. The
 device has no more groups outstanding than its PRI capability allocates; further ones wait until one is answered. A
 descriptor that was aborted leaves its group behind until the answer has come, so that the index is not used twice.
+
+An IOMMU that holds a faulting request instead of blocking it (the stall model of SMMUv3) makes a descriptor wait too,
+whether it asked for that or not: the device's engine hears nothing until the request is resumed. Those descriptors have
+no group; the unit's tag names them.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ class WaitingWork(NamedTuple):
     """A descriptor and how far it has come (without its bytes once it was aborted).
 
     ``request`` needs the page, for which the device has asked ``tries`` times before. ``asked``: its page request is
-    outstanding. ``code`` is the answer, ``action`` the enabled action that will use it.
+    outstanding. ``code`` is the answer, ``action`` the enabled action that will use it. ``tag`` is that of a request
+    which the IOMMU holds.
     """
 
     progress: Progress
@@ -38,15 +43,21 @@ class WaitingWork(NamedTuple):
     asked: bool = False
     code: int = 0
     action: int = NOT_READY
+    tag: int | None = None
 
 
 class PageWaits(Part, state=("asking",)):
-    """The waiting descriptors of one device, by group index. ``asking``: the device is sending page requests."""
+    """The waiting descriptors of one device, by group index. ``asking``: the device is sending page requests.
+
+    ``held`` are those whose request the IOMMU holds, by a number of the device's own: a tag may be used again as soon
+    as its request was resumed.
+    """
 
     def __init__(self, timeline: Timeline, path: str) -> None:
         super().__init__(timeline, path)
         self.asking = False
         self.groups = Table[int, WaitingWork](timeline, f"{path}.groups")
+        self.held = Table[int, WaitingWork](timeline, f"{path}.held")
 
     @property
     def full(self) -> bool:
@@ -80,6 +91,22 @@ class PageWaits(Part, state=("asking",)):
             self.groups[group] = work._replace(progress=work.progress._replace(data=b""))
         else:
             del self.groups[group]
+
+    def hold(self, work: WaitingWork) -> None:
+        """Let a descriptor wait whose request the IOMMU holds under ``work.tag``."""
+        self.held[next(at for at in range(len(self.held) + 1) if at not in self.held)] = work
+
+    def resumed(self, tag: int) -> int | None:
+        """The number of the descriptor whose request the IOMMU held under a tag, if it is this device's."""
+        return next((number for number, work in self.held.items() if work.tag == tag), None)
+
+    def release(self, number: int) -> None:
+        """Drop a descriptor; a request that is still held keeps its place until it is resumed."""
+        work = self.held[number]
+        if work.tag is None:
+            del self.held[number]
+        else:
+            self.held[number] = work._replace(progress=work.progress._replace(data=b""))
 
     def working(self) -> list[tuple[int, WaitingWork]]:
         """The groups whose descriptor was not aborted."""

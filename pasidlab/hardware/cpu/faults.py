@@ -1,4 +1,4 @@
-"""The general protection fault: what an instruction raises instead of doing anything.
+"""Exceptions of the processor: what an instruction raises instead of doing anything.
 
 Source: Intel instruction set reference, exceptions of ENQCMD, ENQCMDS, MOVDIR64B, RDMSR and WRMSR. The operating
 system decides what a #GP means: Linux loads IA32_PASID once for a thread whose process has a PASID
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import Enum, unique
 
-__all__ = ["GeneralProtection", "GpReason"]
+__all__ = ["GeneralProtection", "GpReason", "UndefinedInstruction"]
 
 
 @unique
@@ -37,3 +37,11 @@ class GeneralProtection(Exception):
         self.reason = reason
         self.instruction = instruction
         super().__init__(f"#GP in {instruction}: {reason.value}")
+
+
+class UndefinedInstruction(Exception):
+    """#UD on x86, an undefined instruction elsewhere: this processor does not have ``instruction``."""
+
+    def __init__(self, instruction: str, why: str) -> None:
+        self.instruction = instruction
+        super().__init__(f"undefined instruction {instruction}: {why}")

@@ -15,8 +15,9 @@ the hypervisor carries it out: it sees the PASID that the guest's instruction se
 told by whoever emulates the page. While a hypervisor keeps a vCPU out of the guest (:attr:`.Vmcs.entry_blocked`) no
 instruction of the guest is executed; trying one here raises :class:`VmEntryBlocked`.
 
-Left out: all other instructions, #UD on a processor without ENQCMD (CPUID.7.0:ECX[29]), the load of the source (it may
-raise #PF), caches, MOVDIR64B to ordinary memory.
+On a processor without ENQCMD (CPUID.7.0:ECX[29]; :mod:`.architecture`) the two enqueues and IA32_PASID do not exist;
+the posted store has another name on Arm. Left out: all other instructions, the load of the source (it may raise #PF),
+caches, MOVDIR64B to ordinary memory.
 
 Invariant: an instruction that raises #GP has changed nothing.
 """
@@ -26,7 +27,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Never
 
 from pasidlab.errors import BusError
-from pasidlab.hardware.cpu.faults import GeneralProtection, GpReason
+from pasidlab.hardware.cpu.architecture import INTEL64, Architecture
+from pasidlab.hardware.cpu.faults import GeneralProtection, GpReason, UndefinedInstruction
 from pasidlab.hardware.cpu.vmcs import ExitReason, Resume, Vmcs, VmEntryBlocked
 from pasidlab.hardware.layouts.cpu import ENQCMD_COMMAND, IA32_PASID_MSR
 from pasidlab.timeline import HARDWARE, Actor, Verb
@@ -71,9 +73,17 @@ class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf"
     of: bool
 
     def __init__(
-        self, timeline: Timeline, path: str, altitude: str = HARDWARE, vmcs: Vmcs | None = None, *, la57: bool = False
+        self,
+        timeline: Timeline,
+        path: str,
+        altitude: str = HARDWARE,
+        vmcs: Vmcs | None = None,
+        *,
+        la57: bool = False,
+        architecture: Architecture = INTEL64,
     ) -> None:
         super().__init__(timeline, path, altitude)
+        self.architecture = architecture
         self.la57 = la57
         self.ia32_pasid = 0
         self.vmcs = vmcs
@@ -118,7 +128,7 @@ class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf"
         cannot tell. #GP: ``destination`` is not a multiple of 64, IA32_PASID is not valid, or bits 31:0 of the 64-byte
         ``source`` are not zero.
         """
-        self._enter("ENQCMD")
+        self._enter("ENQCMD", exists=self.architecture.enqueues)
         words = ENQCMD_COMMAND.from_bytes(source)
         self._check_destination("ENQCMD", destination)
         msr = (self.ia32_pasid,)
@@ -135,7 +145,7 @@ class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf"
 
         #GP: the privilege level is not 0, ``destination`` is not a multiple of 64, or bits 30:20 of ``source`` are set.
         """
-        self._enter("ENQCMDS")
+        self._enter("ENQCMDS", exists=self.architecture.enqueues)
         words = ENQCMD_COMMAND.from_bytes(source)
         if cpl:
             self._fault("ENQCMDS", GpReason.PRIVILEGE)
@@ -145,10 +155,11 @@ class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf"
         return self._enqueue("ENQCMDS", ExitReason.ENQCMDS_PASID_TRANSLATION, mmio, destination, words)
 
     def movdir64b(self, mmio: AddressMap, destination: int, source: bytes) -> None:
-        """MOVDIR64B: a posted 64-byte store. Nothing in it is translated, nothing comes back."""
-        self._enter("MOVDIR64B")
+        """MOVDIR64B (on Arm ST64B): a posted 64-byte store. Nothing in it is translated, nothing comes back."""
+        store = self.architecture.store
+        self._enter(store)
         words = ENQCMD_COMMAND.from_bytes(source)
-        self._check_destination("MOVDIR64B", destination)
+        self._check_destination(store, destination)
         event = self.emit(Verb.MOVDIR64B, f"{destination:#x}", cpu=self.path, destination=destination)
         with self.timeline.because(event):
             try:
@@ -211,13 +222,17 @@ class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf"
 
     # --- checks -------------------------------------------------------------------------------------------------
 
-    def _enter(self, instruction: str) -> None:
-        """The guest is to execute an instruction: not while it is kept out."""
+    def _enter(self, instruction: str, *, exists: bool = True) -> None:
+        """An instruction is to be executed: not by a guest that is kept out, nor by a processor that has none such."""
+        if not exists:
+            raise UndefinedInstruction(instruction, self.architecture.why_no_enqueue)
         if self.vmcs is not None and self.vmcs.entry_blocked:
             raise VmEntryBlocked(self.path, instruction)
 
     def _check_msr(self, instruction: str, number: int, cpl: int) -> None:
         self._enter(instruction)
+        if not self.architecture.enqueues:
+            raise UndefinedInstruction(f"{instruction} of IA32_PASID", self.architecture.why_no_enqueue)
         if cpl:
             self._fault(instruction, GpReason.PRIVILEGE)
         if number != IA32_PASID:

@@ -1,19 +1,133 @@
-"""What every IOMMU unit offers, whatever its vendor: a walk that ends in an address or in a fault.
+"""What every IOMMU unit offers, whatever its vendor: a walk that ends in an address or in a fault, the entries that its
+tables hold, the lines that its caches hold.
 
 A walk object lists every stop (which structure, at which address, the raw words, the layout that decodes them), so that
-text, tables and pictures need not know how the unit works.
+text, tables and pictures need not know how the unit works. The three units (``vtd``, ``smmuv3``, ``amdvi``) lie beside
+each other with the same file names; :mod:`pasidlab.hardware.iommu.families` lists them.
+
+==================  ====================  ===============================  =====================================
+in this contract    VT-d                  SMMUv3                           AMD
+==================  ====================  ===============================  =====================================
+device entry        context entry         stream table entry (STE)         device table entry (DTE)
+table of PASIDs     PASID directory       context descriptor table         GCR3 table
+entry of a PASID    PASID entry           context descriptor (CD)          GCR3 entry
+first level         first stage           stage 1                          guest (v2) page table
+second level        second stage          stage 2                          host (v1) page table
+tag                 domain id             VMID                             DomainID
+==================  ====================  ===============================  =====================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol
+from enum import StrEnum, unique
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 from pasidlab.hardware.bits import Layout
-from pasidlab.hardware.pcie import DmaRequest, PageRequest, TranslationCompletion
+from pasidlab.hardware.iommu.reading import Reading
+from pasidlab.hardware.mmio import MmioTarget
+from pasidlab.hardware.pcie import DmaRequest, PageRequest, TranslationCompletion, format_rid
 
-__all__ = ["DmaAborted", "Fault", "IommuUnit", "Stop", "Walk"]
+__all__ = [
+    "TRANSLATION",
+    "CacheLine",
+    "DmaAborted",
+    "EntryKind",
+    "Fault",
+    "Identity",
+    "IommuUnit",
+    "Stop",
+    "TableEntry",
+    "Translator",
+    "WaitingPages",
+    "Walk",
+]
+
+
+TRANSLATION: Final = "translation"
+"""The name of the stop at which a TLB answered with a whole translation."""
+
+
+@unique
+class EntryKind(StrEnum):
+    """What an entry makes of the requests that it is for."""
+
+    PASS_THROUGH = "pass-through"
+    FIRST = "first-level"
+    SECOND = "second-level"
+    NESTED = "nested"
+
+
+class TableEntry(NamedTuple):
+    """An entry that the unit uses for some requests of a device: those with ``pasid``, or with 0 those without any
+    (no kernel here hands out PASID 0, on no unit).
+
+    ``words`` lie at ``address`` (host-physical) and are decoded by ``layout``; of a table in a guest's memory
+    ``guest_address`` is where the guest has them. ``first`` and ``second`` are the roots of the page tables, 0 where
+    there is none: ``first`` is guest-physical when nested, ``second`` host-physical. ``tag`` is what the TLB tags its
+    translations with beside the PASID: domain id, VMID, DomainID.
+    """
+
+    rid: int
+    pasid: int
+    kind: EntryKind
+    tag: int
+    layout: Layout
+    words: tuple[int, ...]
+    address: int
+    first: int = 0
+    second: int = 0
+    guest_address: int | None = None
+
+    def field(self, name: str) -> int:
+        """The value of one field."""
+        return self.layout[name].get(self.words)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether a second level bounds what can be reached."""
+        return self.kind in (EntryKind.SECOND, EntryKind.NESTED)
+
+    def __str__(self) -> str:
+        return f"PASID {self.pasid} of {format_rid(self.rid)}"
+
+
+class CacheLine(NamedTuple):
+    """One line of a cache: its ``tag`` in words, the ``words`` that ``layout`` explains, and where they lay (``at``).
+
+    ``said``: what the tables say instead, empty if they agree. ``orphan``: what it belonged to is gone. A line of a
+    device's TLB has no words. Of a translation ``at`` is the page that it leads to. ``guest``: what it keeps belongs to
+    a guest's own table, which the guest alone keeps coherent; ``did`` is then the tag (VMID, DomainID) of that guest.
+    """
+
+    cache: str
+    tag: str
+    layout: Layout | None
+    words: tuple[int, ...]
+    at: int
+    said: str
+    orphan: bool = False
+    guest: bool = False
+    did: int = -1
+
+    def __str__(self) -> str:
+        return f"the {self.cache} holds {self.tag}; {self.said or 'the tables agree'}"
+
+
+class Identity(Protocol):
+    """What one unit can do, as its capability registers tell it."""
+
+    @property
+    def expression(self) -> str:
+        """The Python expression that makes it again."""
+
+    @property
+    def address_bits(self) -> int:
+        """How wide a host-physical address may be."""
+
+    def check_silicon(self) -> None:
+        """``ValueError`` for what only the emulated unit of a guest may have."""
 
 
 class Stop(NamedTuple):
@@ -38,12 +152,17 @@ class Stop(NamedTuple):
         """Whether a cache answered; what lies in memory may be different by now."""
         return bool(self.cache)
 
+    @property
+    def in_tlb(self) -> bool:
+        """Whether it is a whole translation out of a TLB, which has no place in memory."""
+        return self.cached and self.name == TRANSLATION
+
     def fields(self) -> dict[str, int]:
         """The stop's field values by name."""
         return self.layout.decode(self.words)
 
     def __str__(self) -> str:
-        level = f" level {self.level}" if self.level else ""
+        level = f" level {self.level}" if self.level is not None else ""
         fields = " ".join(f"{name}={value:#x}" for name, value in self.fields().items() if value)
         where = f" (from the {self.cache})" if self.cache else ""
         return f"{self.stage:>6}{level:<8} {self.name} at {self.address:#x}{where}: {fields or 'all zero'}"
@@ -52,7 +171,9 @@ class Stop(NamedTuple):
 class Fault(NamedTuple):
     """Why a request was blocked: the unit's own reason code, its name and meaning.
 
-    ``suppressed`` is true when a table entry asked not to record it (fault processing disable).
+    ``suppressed`` is true when a table entry asked not to record it (fault processing disable). With ``stall`` the
+    request is not lost but held by the unit, under this tag, until software says how to go on (SMMUv3).
+    ``reason`` names what ``code`` alone does not tell, where one code stands for several reasons (AMD).
     """
 
     code: int
@@ -60,6 +181,8 @@ class Fault(NamedTuple):
     meaning: str
     request: DmaRequest
     suppressed: bool = False
+    stall: int | None = None
+    reason: str = ""
 
     def __str__(self) -> str:
         return f"{self.request}: fault {self.code:#04x} {self.name} ({self.meaning})"
@@ -105,8 +228,15 @@ class DmaAborted(Exception):
         super().__init__(str(fault))
 
 
-class IommuUnit(Protocol):
-    """One remapping unit, as the root complex and the machine see it."""
+class WaitingPages(Protocol):
+    """The queue in memory in which page requests wait for software."""
+
+    def requests(self) -> list[PageRequest]:
+        """What waits, oldest first."""
+
+
+class Translator(Protocol):
+    """What of a unit lies in the way of DMA: this alone is what the root complex needs."""
 
     def translate(self, request: DmaRequest) -> int | Fault:
         """Translate a real request: the host-physical address, or the fault, which the unit has recorded."""
@@ -121,4 +251,27 @@ class IommuUnit(Protocol):
         """Answer what would happen to a request. Changes nothing: no fault record, no cache, no accessed or dirty bit.
 
         Without ``caches`` it is the tables alone that answer.
+        """
+
+
+class IommuUnit(MmioTarget, Translator, Protocol):
+    """One remapping unit, as the machine sees it: its registers are an MMIO target."""
+
+    @property
+    def page_queue(self) -> WaitingPages:
+        """The queue of page requests."""
+
+    @property
+    def reading(self) -> Reading:
+        """How people read its tables."""
+
+    def entries(self, rid: int) -> list[TableEntry]:
+        """Every entry that requests of ``rid`` could meet, read from the tables in memory alone, lowest PASID first.
+
+        What the unit would fault on is not listed.
+        """
+
+    def cache_lines(self, present: Iterable[TableEntry], *, every: bool) -> Iterator[CacheLine]:
+        """The lines of the unit's caches that disagree with the tables, whose ``present`` entries (of all devices) are
+        given; with ``every`` also those that agree.
         """

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pasidlab.handles import PhysicalFunction
+from pasidlab.hardware.iommu.families import FAMILIES
 from pasidlab.hardware.pcie import format_rid
 from pasidlab.timeline import HOST
 from pasidlab.views.numbers import counted
@@ -100,6 +101,8 @@ def assign_adi(machine: Machine, device: str, vm: str, queue: str) -> Message:
 def assign_pf(machine: Machine, device: str, vm: str) -> Message:
     """Give a whole function to a VM."""
     machine.assign_pf(PhysicalFunction(machine, device), machine.vm(vm))
+    if FAMILIES[machine.iommu].binds_tables:
+        return say("assign-pf-whole", device=device, vm=vm)
     policy = machine.vm(vm).vmm.policy
     own = policy is not None and POLICIES[policy].own_numbers
     return say("assign-pf-own" if own else "assign-pf", device=device, vm=vm)
@@ -127,6 +130,8 @@ def bind(machine: Machine, process: str, device: str) -> Message:
         return say("bind-host", process=app.name, pasid=pasid)
     host = machine.vm(app.altitude).pasids.get(pasid)
     facts: dict[str, object] = {"process": app.name, "where": app.altitude, "pasid": pasid, "host": host}
+    if FAMILIES[machine.iommu].binds_tables:
+        return say("bind-whole", **facts)
     if host is None:
         return say("bind-unbacked", **facts)
     line = next((one for one in wire_lines(machine, app) if one.device == device), None)
@@ -152,11 +157,12 @@ def unbind(machine: Machine, process: str, device: str) -> Message:
     """Undo a bind."""
     app = app_of(machine, process)
     pasid = app.pasid
-    early = app.altitude != HOST and pasid not in machine.vm(app.altitude).pasids
+    whole = FAMILIES[machine.iommu].binds_tables
+    early = app.altitude != HOST and not whole and pasid not in machine.vm(app.altitude).pasids
     app.unbind(device_of(machine, app, device))
     if early:
         return say("unbind", process=app.name, device=device, left=say("unbind-late", pasid=pasid).sentences[0])
-    gone = "unbind-host" if app.altitude == HOST else "unbind-guest"
+    gone = "unbind-host" if app.altitude == HOST else "unbind-whole" if whole else "unbind-guest"
     left = say(gone if app.pasid is None else "unbind-kept", pasid=pasid).sentences[0]
     return say("unbind", process=app.name, device=device, left=left)
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 import ipywidgets as w
 
 from pasidlab.views.changes import mark_figure
-from pasidlab.views.directory import directory, slot_of, table_of
+from pasidlab.views.directory import directory, slot_of
 from pasidlab.views.figure import Figure, Node
 from pasidlab.views.memory_map import MemoryMap
 from pasidlab.views.pasid_table import entry_bits, pasid_table
 from pasidlab.views.room import Room
+from pasidlab.views.tables import table_of
+from pasidlab.views.unit_words import unit_words
 from pasidlab_widgets.graph import GraphView
 from pasidlab_widgets.lab import choices
 from pasidlab_widgets.lab.controls import Menu
@@ -32,8 +34,8 @@ __all__ = ["EntryPane", "TablePane"]
 
 _NO_TABLE = Figure("pasid-table", EMPTY["no-table"], (Node("none", (EMPTY["no-table"],), columns=44),))
 _BLOCK = 64
-Opened = Callable[[int], None]
-"""Called with an address of the machine's memory that a person wants to see."""
+Opened = Callable[[int, str], None]
+"""Called with an address that a person wants to see, and the VM whose memory it is of (empty: the machine's)."""
 
 
 class TablePane:
@@ -97,29 +99,25 @@ class TablePane:
 
     def _open(self, kind: str, number: str) -> None:
         """Open the directory, a table of entries, or the page tables of an entry."""
-        table = table_of(self._machine, self.menu.value) if self._machine is not None and self.menu.value else None
-        if table is None:
+        machine, device = self._machine, self.menu.value
+        found = table_of(machine, device) if machine is not None and device else None
+        if machine is None or found is None:
             return
-        at: int | None = None
+        at, vm = None, found.vm
         if kind == "directory":
-            at = table.directory
+            at = found.top
         elif kind == "leaf":
-            at = table.address(int(number) << 6)
-        elif kind in ("first", "second"):
-            at = self._page_table(kind, number)
+            at = next(
+                (leaf.address for leaf in found.table.leaves() if str(leaf.first // leaf.entries) == number), None
+            )
+        elif kind == "first":
+            at = _behind(machine, device, int(number), unit_words(machine.unit)["first-pointer"])
+        elif kind == "second":
+            at, vm = _second(machine, number), ""
+        elif kind == "device":
+            at, vm = machine.kernel.iommu.device_entry(machine.functions[device].rid), ""
         if at is not None:
-            self._opened(at)
-
-    def _page_table(self, kind: str, number: str) -> int | None:
-        """The root of a page table: of one entry's first level, or of the domain that a box stands for."""
-        machine = self._machine
-        if machine is None:
-            return None
-        if kind == "second":
-            roots = {domain.name: domain.table.root for domain in machine.kernel.iommu.domains.values()}
-            vm = next((name for name, slot in machine.numbers.items() if str(slot) == number), number)
-            return roots.get(vm)
-        return _behind(machine, self.menu.value, int(number), "FLPTPTR")
+            self._opened(at, vm)
 
     def _other_device(self) -> None:
         self._slot = self._pasid = None
@@ -180,13 +178,23 @@ class EntryPane:
         if self._machine is None or self._chosen is None:
             return
         target = _behind(self._machine, *self._chosen, key)
-        if target is not None:
-            self._opened(target)
+        found = table_of(self._machine, self._chosen[0])
+        if target is not None and found is not None:
+            self._opened(target, found.vm)
+
+
+def _second(machine: Machine, number: str) -> int | None:
+    """The root of the second level that a box stands for: its number is that of a VM."""
+    roots = {domain.name: domain.table.root for domain in machine.kernel.iommu.domains.values()}
+    vm = next((name for name, slot in machine.numbers.items() if str(slot) == number), number)
+    return roots.get(vm)
 
 
 def _behind(machine: Machine, device: str, pasid: int, field: str) -> int | None:
-    """Where a field of a PASID entry leads in the machine's memory."""
-    table = table_of(machine, device)
-    at = table.address(pasid) if table is not None else None
-    known = MemoryMap(machine)
-    return known.behind(known.word(at), field) if at is not None else None
+    """Where a field of an entry leads, in the memory in which the table lies."""
+    found = table_of(machine, device)
+    at = found.table.address(pasid) if found is not None else None
+    if found is None or at is None:
+        return None
+    known = MemoryMap(machine, found.vm)
+    return known.behind(known.word(at), field)

@@ -1,12 +1,12 @@
-"""Answers of the modelled world in words: an errno or a VT-d reason code, the reason, and what it means."""
+"""Answers of the modelled world in words: an errno or a reason code of the IOMMU, the reason, and what it means."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from pasidlab.errors import KernelError
-from pasidlab.hardware.iommu.vtd.faults import FaultReason
 from pasidlab.timeline import HOST, Verb
+from pasidlab.views.faults import BOOKS
 from pasidlab_widgets.lab.message import Message, say
 from pasidlab_widgets.lab.words import ERRNO, FAULT
 
@@ -55,10 +55,9 @@ def fault_since(machine: Machine, step: int, lesson: str = "") -> Message | None
     for event in reversed(machine.timeline.events[step:]):
         code = event.fact("code")
         if event.verb is Verb.FAULT and isinstance(code, int):
-            reason = FaultReason.of(code)
+            said = BOOKS[machine.unit.reading.family].meaning(code)
             record = machine.fault_log[-1] if machine.fault_log else ""
-            meaning = reason.meaning[:1].upper() + reason.meaning[1:]
-            facts = {"code": f"{code:#x}", "label": reason.label, "meaning": meaning}
+            facts = {"code": f"{code:#x}", "label": event.after, "meaning": said[:1].upper() + said[1:]}
             return say("fault", "fault", **facts).also(lesson, FAULT).printed(record)
     return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["HYPERVISOR", "NUMBERS"]
+__all__ = ["HYPERVISOR", "NUMBERS", "OWN_NUMBERS"]
 
 NUMBERS: Final[dict[str, tuple[str, str]]] = {
     # policy of a VM: (label, what it means and costs; nothing where an ADI makes it translated, a PF identity)
@@ -26,6 +26,9 @@ NUMBERS: Final[dict[str, tuple[str, str]]] = {
         "Own numbers, any device. Cost: one number gets two meanings.",
     ),
 }
+
+OWN_NUMBERS: Final[dict[str, tuple[str, str]]] = {"": ("the guest's own", "")}
+"""What a new VM may have where guests own their tables of PASIDs: there is nothing to choose."""
 
 HYPERVISOR: Final = {
     "off": "You are not the hypervisor",

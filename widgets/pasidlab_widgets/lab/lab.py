@@ -16,6 +16,7 @@ from pasidlab.timeline import Timeline
 from pasidlab_widgets.errors import ErrorLog
 from pasidlab_widgets.lab.administrators import AdministratorsPane
 from pasidlab_widgets.lab.caches import CachesPane
+from pasidlab_widgets.lab.compare import ComparePane
 from pasidlab_widgets.lab.controls import Button
 from pasidlab_widgets.lab.entries import EntryPane, TablePane
 from pasidlab_widgets.lab.explain import refused, refused_before
@@ -36,7 +37,7 @@ from pasidlab_widgets.lab.trap_actions import trapped
 from pasidlab_widgets.lab.travel import TravelBar
 from pasidlab_widgets.lab.watch import Watch
 from pasidlab_widgets.lab.wire import QueuePane, WirePane
-from pasidlab_widgets.lab.words import APIS
+from pasidlab_widgets.lab.words import APIS, IOMMUS
 
 __all__ = ["Lab"]
 
@@ -78,6 +79,7 @@ class Lab(w.VBox):
         self._wire = WirePane(_ABOVE, self._errors.guard)
         self._queue = QueuePane(_ABOVE, self._errors.guard, self._run_chosen)
         self._hypervisor = HypervisorPane(_LIST, self._errors.guard, self.act)
+        self._side_by_side = ComparePane(_ABOVE, self._errors.guard)
         self._keepers = KeepersPane(_INNER, self._errors.guard, self.pick_ioasid)
         self._life, mapping, self._holders = life_pane(_INNER), mapping_pane(_ABOVE), HoldersPane(_BELOW)
         space, allowed = SpacePane(self._surface, self.pick_ioasid), AdministratorsPane(_INNER)
@@ -95,6 +97,7 @@ class Lab(w.VBox):
                     self._wire,
                     self._queue,
                     self._hypervisor,
+                    self._side_by_side,
                 ],
                 self._errors.guard,
             ),
@@ -146,12 +149,12 @@ class Lab(w.VBox):
                 elif key in panel.fields:
                     panel.fields[key].value = value
 
-    def new_machine(self, quota_policy: str = "fixed", pasid_api: str = "vfio") -> None:
+    def new_machine(self, quota_policy: str = "fixed", pasid_api: str = "vfio", iommu: str = "vtd") -> None:
         """Leave the machine as it is and go on with a fresh one, as at the lab's start: another ``lab.machine``.
 
         ``ValueError`` for words that a machine does not know.
         """
-        machine = ready_machine(quota_policy, pasid_api)
+        machine = ready_machine(quota_policy, pasid_api, iommu)
         self._travel.stop()
         if self._watch is not None:
             self._watch.close()
@@ -161,7 +164,8 @@ class Lab(w.VBox):
         self.machine = machine
         self._begin()
         lines = tuple(operation.line for operation in machine.timeline.operations)
-        self._box.show(say("new-machine", policy=quota_policy, api=APIS[pasid_api]).of(lines))
+        facts = {"policy": quota_policy, "api": APIS[pasid_api], "iommu": IOMMUS[iommu]}
+        self._box.show(say("new-machine", **facts).of(lines))
         self.refresh()
 
     def show_picture(self, name: str) -> None:
@@ -279,6 +283,7 @@ class Lab(w.VBox):
         if self._watch is not None:
             self._travel.stop()
             self._probe.bar.stop()
+            self._side_by_side.bar.stop()
             self._watch.close()
             self._watch = None
         super().close()
@@ -291,11 +296,11 @@ class Lab(w.VBox):
         for panel in self._panels:
             panel.start(self.machine)
 
-    def _start_over(self, quota_policy: str, pasid_api: str) -> None:
+    def _start_over(self, quota_policy: str, pasid_api: str, iommu: str) -> None:
         """The button of a new machine: at once if there is nothing to lose, else by a second press."""
         calls = calls_since(self.machine)
         if self._renewing.asked or not calls:
-            self.new_machine(quota_policy, pasid_api)
+            self.new_machine(quota_policy, pasid_api, iommu)
             return
         self._travel.stop()
         self._renewing.ask()

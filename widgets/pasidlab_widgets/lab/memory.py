@@ -57,6 +57,7 @@ class MemoryPane:
         self.buttons = {"memory-open": Button("memory-open", guard(self._typed))}
         self.view = TableView(height=height)
         self.view.on_pick(self._picked)
+        self._wanted: str | None = None
         self._structure = StructureView(height, EMPTY["word-title"], EMPTY["word"], self._follow)
         self.beside = (self._structure.picture, self._structure.fields)
         where = w.Box(
@@ -69,19 +70,26 @@ class MemoryPane:
 
     def open(self, address: int, vm: str = "") -> None:
         """The address to show from now on, in the machine's memory or in that of a VM."""
-        self._address = address
+        self._address, self._wanted = address, vm
         if self._machine is not None:
-            self.menus["memory-of"].offer(_memories(self._machine))
-        keys = [key for _, key in self.menus["memory-of"].widget.options]
-        self.menus["memory-of"].show(vm if vm in keys else keys[0])
+            self._offer(self._machine)
 
     def draw(self, machine: Machine) -> None:
         """Show the present step; mark the words that changed."""
         self._machine = machine
-        self.menus["memory-of"].offer(_memories(machine))
+        self._offer(machine)
         if self._address is None:
             self._address = _root(machine, self.menus["memory-of"].value)
         self._show(machine, self._address)
+
+    def _offer(self, machine: Machine) -> None:
+        """The memories that there are; the one that was asked for, as soon as it can be chosen."""
+        menu = self.menus["memory-of"]
+        menu.offer(_memories(machine))
+        if self._wanted is not None:
+            keys = [key for _, key in menu.widget.options]
+            menu.show(self._wanted if self._wanted in keys else keys[0])
+            self._wanted = None
 
     def forget(self) -> None:
         """Nothing is reserved."""
@@ -143,8 +151,8 @@ class MemoryPane:
 def _root(machine: Machine, vm: str) -> int:
     """The first entry of a root table that is in use; the table itself while none is."""
     unit = machine.vm(vm).vmm.viommu if vm else machine.unit
-    table = unit.root_pointer & ~0xFFF
-    words = unit.memory.load_words(table, _WORDS)
+    table = unit.reading.root
+    words = unit.reading.memory.load_words(table, _WORDS)
     return table + 8 * next((at for at, word in enumerate(words) if word), 0)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pasidlab.errors import KernelError
 from pasidlab.handles import Outcome, PhysicalFunction
 from pasidlab.hardware.pcie import PASID_LIMIT
-from pasidlab.views.directory import present_entries, table_of
+from pasidlab.views.tables import device_entries
 from pasidlab_widgets.lab.choices import apps, bound, device_of, openable
 from pasidlab_widgets.lab.explain import copy_stopped, fault_since, refused, refused_before
 from pasidlab_widgets.lab.message import Message, say
@@ -164,8 +164,8 @@ def _dma(machine: Machine) -> Stage | None:
 
 def _unbound_pasid(machine: Machine, device: str) -> int:
     """The first number from 1 on under which a device has no entry."""
-    table, free = table_of(machine, device), 1
-    for pasid in present_entries(machine.memory, table.directory) if table is not None else ():
+    free = 1
+    for pasid in device_entries(machine, device):
         if pasid > free:
             break
         free = pasid + 1

@@ -6,22 +6,23 @@ A panel knows its widgets, what they offer at the present step, and the call tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
 import ipywidgets as w
 
+from pasidlab.hardware.iommu.families import FAMILIES
 from pasidlab.kernel.ioasid.quota import QUOTA_POLICIES
 from pasidlab.machine import PASID_APIS
 from pasidlab.timeline import HOST
 from pasidlab_widgets.lab import actions, choices
 from pasidlab_widgets.lab.controls import Button, Menu, number, text
-from pasidlab_widgets.lab.hypervisor_words import NUMBERS
+from pasidlab_widgets.lab.hypervisor_words import NUMBERS, OWN_NUMBERS
 from pasidlab_widgets.lab.message import Message
 from pasidlab_widgets.lab.mistake_words import MISTAKES
 from pasidlab_widgets.lab.mistakes import attempt, description, stage_of
-from pasidlab_widgets.lab.words import APIS, GROUPS, LABELS, POLICIES, WHY
+from pasidlab_widgets.lab.words import APIS, GROUPS, IOMMUS, LABELS, POLICIES, WHY
 
 if TYPE_CHECKING:
     from pasidlab.machine import Machine
@@ -76,18 +77,20 @@ class Panel:
 class MachinePanel(Panel):
     """Hardware, invariants, work that waits, and another machine with another administrator.
 
-    ``renew`` is called with the policy and the interface of the machine that is wished for. ``asked`` is whether the
-    next press would be the second one.
+    ``renew`` is called with the policy, the interface and the IOMMU of the machine that is wished for. ``asked`` is
+    whether the next press would be the second one.
     """
 
-    def __init__(self, act: Act, renew: Callable[[str, str], object]) -> None:
+    def __init__(self, act: Act, renew: Callable[[str, str, str], object]) -> None:
         super().__init__("machine", act)
         name = self._field("device-name", text("device-name", "dsa1"))
         self.asked = False
         policy, api, work = self._menu("policy"), self._menu("api"), self._menu("work")
+        iommu, values = self._menu("iommu"), ("policy", "api", "iommu")
+        self.menus["iommu"].offer([(IOMMUS[key], key) for key in FAMILIES])
         self.menus["policy"].offer([(POLICIES[key], key) for key in QUOTA_POLICIES])
         self.menus["api"].offer([(APIS[key], key) for key in PASID_APIS])
-        again = Button("new-machine", lambda: renew(self.menus["policy"].value, self.menus["api"].value))
+        again = Button("new-machine", lambda: renew(*(self.menus[name].value for name in values)))
         self.buttons["new-machine"] = again
         again.widget.add_class("pl-twice")
         self._show(
@@ -98,12 +101,14 @@ class MachinePanel(Panel):
                 self._button("run-all", lambda m: actions.run(m, everything=True)),
             ),
             work,
+            iommu,
             policy,
             (api, again.widget),
         )
 
     def start(self, machine: Machine) -> None:
         """The administrator of this machine, and the first free name."""
+        self.menus["iommu"].show(machine.iommu)
         self.menus["policy"].show(machine.quota_policy)
         self.menus["api"].show(machine.pasid_api)
         self.fields["device-name"].value = choices.free_name("dsa", machine.functions.keys(), 0)
@@ -166,14 +171,17 @@ class VmPanel(Panel):
         self.menus["device"].offer(choices.devices(machine))
         no_vm = "" if machine.vms else WHY["no-vm"]
         no_device = "" if len(machine.functions) else WHY["no-device"]
-        for name in ("assign-adi", "assign-pf"):
-            self.buttons[name].allow(no_device or no_vm)
+        no_adi = WHY["no-adi"].format(reason=machine.kernel.iommu.why_no_aux) if _whole(machine) else ""
+        self.buttons["assign-adi"].allow(no_adi or no_device or no_vm)
+        self.buttons["assign-pf"].allow(no_device or no_vm)
         chosen = self.menus["vm"].value
         for name in ("crash", "set-quota"):
             self.buttons[name].allow(no_vm)
         self.buttons["set-quota"].relabel(LABELS["set-quota"].format(vm=chosen) if chosen else "")
+        self.menus["numbers"].offer([(label, key) for key, (label, _) in _numbers(machine).items()])
         policy = self.menus["numbers"].value
-        self._allowed.value = _hint(NUMBERS[policy][1] if policy else choices.allowance(machine, chosen))
+        hint = NUMBERS[policy][1] if policy else choices.allowance(machine, chosen)
+        self._allowed.value = _hint(no_adi or hint)
         _suggest(self.fields["vm-name"], "vm", machine.vmms.keys(), 1)
 
 
@@ -247,8 +255,18 @@ class MistakePanel(Panel):
         self.buttons["mistake"].allow("" if stage_of(machine, chosen) else words)
 
 
+def _whole(machine: Machine) -> bool:
+    """Whether guests own their tables of PASIDs, which the host binds as a whole."""
+    return FAMILIES[machine.iommu].binds_tables
+
+
+def _numbers(machine: Machine) -> Mapping[str, tuple[str, str]]:
+    """The policies that a new VM may have: none where the guest owns its table."""
+    return OWN_NUMBERS if _whole(machine) else NUMBERS
+
+
 def _hint(words: str) -> str:
-    return f'<div class="pl-hint">{escape(words)}</div>'
+    return f'<div class="pl-hint" title="{escape(words)}">{escape(words)}</div>'
 
 
 def _not_to_free(machine: Machine, process: str) -> str:
@@ -260,6 +278,8 @@ def _not_to_free(machine: Machine, process: str) -> str:
         return WHY["host-process"].format(process=app.name)
     if app.pasid is None:
         return WHY["no-pasid"].format(process=app.name)
+    if _whole(machine):
+        return WHY["own-numbers"].format(reason=machine.kernel.iommu.why_whole_tables)
     owned = app.pasid in machine.vm(app.altitude).pasids
     return "" if owned else WHY["freed"].format(process=app.name, pasid=app.pasid)
 

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import ipywidgets as w
 
 from pasidlab.errors import KernelError
-from pasidlab.hardware.iommu.vtd.caches import IOTLB_ENTRY
 from pasidlab.views.explain import explain
 from pasidlab.views.fields import field_table, set_fields
 from pasidlab.views.figure import Figure, Node
-from pasidlab.views.stale import rules_of, stale_stops
+from pasidlab.views.stale import stale_stops
 from pasidlab.views.table import Column, Table
 from pasidlab.views.walk_graph import walk_graph
 from pasidlab.views.walk_path import WalkPath
@@ -187,7 +186,7 @@ class ProbePane:
         at = self._at()
         if self._walk is None or at is None:
             self._tell(Message("info", EMPTY["stop"]))
-        elif self._walk.stops[at].layout is IOTLB_ENTRY:
+        elif self._walk.stops[at].in_tlb:
             self._tell(Message("info", PROBE["not-in-memory"]))
         else:
             self._opened(self._walk.stops[at].address)
@@ -245,7 +244,8 @@ class ProbePane:
             pasid = probe_choices.optional_number(self.fields["probe-pasid"].value, PROBE["a-pasid"])
         except KernelError:
             return
-        field, offered = self.fields["probe-address"], tuple(probe_choices.addresses(self._machine, pasid))
+        device = self.menus["probe-device"].value
+        field, offered = self.fields["probe-address"], tuple(probe_choices.addresses(self._machine, pasid, device))
         if field.options != offered:
             known = field.value in field.options or not field.value
             field.options = offered
@@ -282,22 +282,22 @@ class ProbePane:
         box = WalkPath(walk).boxes[at] if at is not None and not over else "result" if over else ""
         self.view.show(walk_graph(walk, None if over else step, self._stale), box)
         self.view.selected = ""
-        self.stops.show(_NO_STOP if at is None else field_table(stop_bits(walk, at, rules_of(walk))))
+        self.stops.show(_NO_STOP if at is None else field_table(stop_bits(walk, at)))
         self._verdict.value = self._said(walk, step, at)
 
     def _said(self, walk: Walk, step: int, at: int | None) -> str:
         if step > len(walk.stops):
-            said = explain(walk, rules_of(walk), self._stale)
+            said = explain(walk, self._stale)
             kind = "is-fault" if walk.fault is not None else "is-page"
             return _html(kind, said.title, " ".join(said.sentences), self._doubt)
         if at is None:
             return _html("", PROBE["start"], PROBE["start-more"], "")
-        bits = stop_bits(walk, at, rules_of(walk))
+        bits = stop_bits(walk, at)
         stale = PROBE["stale-here"] if at in self._stale else ""
         return _html("", bits.title, f"{bits.note}. {set_fields(bits)}", stale)
 
     def _message(self, walk: Walk, question: _Question) -> Message:
-        said = explain(walk, rules_of(walk), self._stale)
+        said = explain(walk, self._stale)
         message = say("probe", "fault" if walk.fault is not None else "done", title=said.title)
         return message.also(self._doubt).of((question.line(),))
 
@@ -309,7 +309,7 @@ class ProbePane:
 
     def table(self) -> Table | None:
         """Every stop of the present walk: the picture's text twin."""
-        return walk_table(self._walk, self._stale, rules_of(self._walk)) if self._walk is not None else None
+        return walk_table(self._walk, self._stale) if self._walk is not None else None
 
 
 def _code(walk: Walk) -> int | None:

@@ -10,8 +10,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.errors import KernelError
-from pasidlab.hardware.layouts.vtd import PASID_ENTRY, PGTT
-from pasidlab.views.directory import present_entries, table_of
+from pasidlab.hardware.iommu.contract import EntryKind
+from pasidlab.views.tables import device_entries, owner_of_table
 from pasidlab_widgets.lab.probe_words import PROBE
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["addresses", "number", "optional_number", "pasids"]
 
 _MOST: Final = 60
+_RANK: Final = (EntryKind.NESTED, EntryKind.FIRST, EntryKind.SECOND, EntryKind.PASS_THROUGH)
 _AREAS: Final = 6
 _GUEST_PHYSICAL: Final = (0x1000, 0x5000)
 _NOWHERE: Final = 0x7FFF_0000_0000
@@ -34,19 +35,19 @@ def pasids(machine: Machine, device: str) -> list[str]:
     >>> pasids(m, "dsa0")
     ['1 (app)', '0 (pass-through)', 'none']
     """
-    table = table_of(machine, device) if device in machine.functions else None
-    if table is None:
+    if device not in machine.functions:
         return [PROBE["none"]]
+    owner = owner_of_table(machine, machine.functions[device].rid)
     found = []
-    for pasid in islice(present_entries(machine.memory, table.directory), _MOST):
-        kind = PASID_ENTRY["PGTT"].get(table.read(pasid))
-        rank = (PGTT.NESTED, PGTT.FIRST, PGTT.SECOND, PGTT.PASS_THROUGH)
-        found.append((rank.index(kind) if kind in rank else len(rank), pasid, f"{pasid} ({_whose(machine, pasid)})"))
+    for pasid, entry in islice(device_entries(machine, device).items(), _MOST):
+        label = f"{pasid} ({_whose(machine, pasid, owner)})"
+        if pasid or entry.layout is machine.unit.reading.entry_layout:
+            found.append((_RANK.index(entry.kind), pasid, label))
     return [label for _, _, label in sorted(found)] + [PROBE["none"]]
 
 
-def _whose(machine: Machine, pasid: int) -> str:
-    process = _process(machine, pasid)
+def _whose(machine: Machine, pasid: int, owner: str) -> str:
+    process = _process(machine, pasid, owner)
     if process is not None:
         return process[0]
     for vmm in machine.vmms.values():
@@ -55,8 +56,13 @@ def _whose(machine: Machine, pasid: int) -> str:
     return PROBE["pass-through"] if not pasid else PROBE["nobody"]
 
 
-def _process(machine: Machine, pasid: int) -> tuple[str, Process] | None:
-    """The process that a host PASID stands for, and how it is called."""
+def _process(machine: Machine, pasid: int, owner: str) -> tuple[str, Process] | None:
+    """The process that a PASID on the wire stands for, and how it is called. ``owner``: the VM whose own table counts,
+    so that the number is its guest's.
+    """
+    if owner:
+        inside = machine.vm(owner).kernel.processes.values()
+        return next(((f"{owner}: {one.name}", one) for one in inside if one.mm.pasid == pasid), None)
     for process in machine.natives:
         if process.mm.pasid == pasid:
             return process.name, process
@@ -69,7 +75,7 @@ def _process(machine: Machine, pasid: int) -> tuple[str, Process] | None:
     return None
 
 
-def addresses(machine: Machine, pasid: int | None) -> list[str]:
+def addresses(machine: Machine, pasid: int | None, device: str = "") -> list[str]:
     """Addresses worth asking for under a PASID: those of its process, newest buffers first, else some pages.
 
     >>> from pasidlab import Machine
@@ -77,7 +83,8 @@ def addresses(machine: Machine, pasid: int | None) -> list[str]:
     >>> addresses(m, pasid)[-1]
     '0x7fff00000000 (not mapped)'
     """
-    found = None if pasid is None else _process(machine, pasid)
+    owner = owner_of_table(machine, machine.functions[device].rid) if device in machine.functions else ""
+    found = None if pasid is None else _process(machine, pasid, owner)
     if found is None:
         return [f"{address:#x}" for address in _GUEST_PHYSICAL]
     mm = found[1].mm

@@ -11,13 +11,13 @@ __all__ = ["calls_since", "ready_machine"]
 _FIRST: Final = "dsa0"
 
 
-def ready_machine(quota_policy: str = "fixed", pasid_api: str = "vfio") -> Machine:
+def ready_machine(quota_policy: str = "fixed", pasid_api: str = "vfio", iommu: str = "vtd") -> Machine:
     """A machine with an accelerator plugged in. ``ValueError`` for words that a machine does not know.
 
     >>> ready_machine("cgroup")
     <Machine vtd: dsa0; 0 VMs; quota policy cgroup; step 18>
     """
-    machine = Machine(quota_policy=quota_policy, pasid_api=pasid_api)
+    machine = Machine(iommu=iommu, quota_policy=quota_policy, pasid_api=pasid_api)
     machine.plug_accelerator(_FIRST)
     return machine
 

@@ -22,6 +22,7 @@ __all__ = [
     "FAULT",
     "FIELDS",
     "GROUPS",
+    "IOMMUS",
     "LABELS",
     "MESSAGES",
     "PANES",
@@ -58,6 +59,7 @@ PANES: Final = {
     "wire": "On the wire",
     "queue": "Queue",
     "hypervisor": "Hypervisor",
+    "compare": "Compare",
 }
 
 FIELDS: Final = {
@@ -73,6 +75,7 @@ FIELDS: Final = {
     "opened": "Device",
     "text": "Text",
     "mistake": "Mistake",
+    "iommu": "IOMMU",
     "policy": "Policy",
     "api": "Through",
     "table-device": "Device",
@@ -100,6 +103,8 @@ POLICIES: Final = {
     "cgroup": "cgroup: a max per group",
 }
 APIS: Final = {"vfio": "VFIO", "dev-ioasid": "/dev/ioasid"}
+IOMMUS: Final = {"vtd": "Intel VT-d", "smmuv3": "Arm SMMUv3", "amdvi": "AMD"}
+"""The kinds of IOMMU that a new machine may have."""
 
 BUTTONS: Final[dict[str, tuple[str, str]]] = {
     "plug": ("Plug in", "Plug in a DSA-like accelerator with 2 shared and 4 dedicated work queues."),
@@ -131,8 +136,8 @@ BUTTONS: Final[dict[str, tuple[str, str]]] = {
     "script": ("Show as script", "All lines so far as one Python script, to copy."),
     "new-machine": (
         "New machine",
-        "Leave this machine, and start with a fresh one: its administrator limits PASIDs by this policy, its "
-        "hypervisors ask for them through this interface.",
+        "Leave this machine, and start with a fresh one: with this IOMMU; its administrator limits PASIDs by this "
+        "policy, its hypervisors ask for them through this interface.",
     ),
 }
 
@@ -166,6 +171,8 @@ WHY: Final = {
     "host-process": "Only a guest gives PASIDs back by virtual command; {process} runs on the host.",
     "no-pasid": "{process} has no PASID: bind it first.",
     "freed": "{process} gave PASID {pasid} back already.",
+    "own-numbers": "The host backs no number of this guest, so that it has nothing to give back: {reason}.",
+    "no-adi": "-EOPNOTSUPP: {reason}.",
     "no-text": "Write the text that is to be copied.",
     "no-work": "No work is waiting. 'Submit only' leaves some.",
     "no-trap": "No trap waits. Hold traps, then let a guest bind.",
@@ -264,8 +271,8 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "set-quota-over": ("", "What is out already is not taken away: more is refused until enough is back."),
     "new-machine": (
         "A new machine: {policy}, PASIDs through {api}",
-        "Nothing happened to the machine before: a variable of your cells, such as m, still means it. "
-        "The new one is lab.machine.",
+        "Its IOMMU: {iommu}. Nothing happened to the machine before: a variable of your cells, such as m, still means "
+        "it. The new one is lab.machine.",
     ),
     "really": (
         "Leave this machine?",
@@ -279,12 +286,21 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
         "{device} belongs to {vm} as a whole",
         "Nobody mediates: the PASIDs that the guest programs go on the wire, so this guest sees the host's numbers.",
     ),
+    "assign-pf-whole": (
+        "{device} belongs to {vm} as a whole",
+        "Nobody mediates. The guest owns its table of PASIDs: the host binds it whole, once, and is not asked again.",
+    ),
     "assign-pf-own": (
         "{device} belongs to {vm} as a whole",
         "Nobody mediates: the guest's own numbers go on the wire, and select the entries of this function's own table.",
     ),
     "crash": ("{vm} has crashed", "Its file descriptors were closed; what it held is back: {back}."),
     "spawn": ("{process} runs in {where}", "It has an address space and no PASID yet. Next: bind it to a device."),
+    "bind-whole": (
+        "{process} has PASID {pasid}",
+        "Guest PASID {pasid} of {where} is an entry in the guest's own table, and no number of the host stands for it. "
+        "The host was not asked.",
+    ),
     "bind-guest": (
         "{process} in {where} is bound: guest PASID {pasid}, host PASID {host}",
         "The guest says {pasid}; on the bus and in the host's PASID table it is {host}.",
@@ -303,6 +319,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     ),
     "unbind": ("{process} is unbound from {device}", "{left}"),
     "unbind-guest": ("", "Its PASID {pasid} is back in the pool; KVM's entry and the host's PASID entry are gone."),
+    "unbind-whole": ("", "The entry of PASID {pasid} in the guest's own table is gone. The host was not asked."),
     "unbind-host": ("", "Its PASID {pasid} is back in the pool, and the PASID entry is gone."),
     "free-early": (
         "{process} gave guest PASID {guest} back before it unbound",

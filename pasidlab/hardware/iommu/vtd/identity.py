@@ -204,6 +204,16 @@ class VtdIdentity:
         return replace(card, haw=width, ver=card.ver if ver is None else ver)
 
     @property
+    def address_bits(self) -> int:
+        """The host address width."""
+        return self.haw
+
+    def check_silicon(self) -> None:
+        """``ValueError`` for virtual commands and caching mode, which only the unit of a guest has."""
+        if self.vcs or self.cm:
+            raise ValueError("identity must not have vcs or cm: virtual commands and caching mode are a guest's")
+
+    @property
     def expression(self) -> str:
         """Python that makes this card: what differs from the default one.
 

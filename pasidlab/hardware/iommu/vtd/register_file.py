@@ -10,15 +10,15 @@ registers (scalable mode invalidates through the queue), the advanced fault log,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-from pasidlab.timeline import Table
+from pasidlab.hardware.iommu.register_words import Register, RegisterFile
 
 if TYPE_CHECKING:
     from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
-    from pasidlab.timeline import Timeline
 
 __all__ = [
+    "BASE",
     "CAP",
     "CCMD",
     "ECAP",
@@ -41,11 +41,16 @@ __all__ = [
     "PQT",
     "PRS",
     "RTADDR",
+    "SIZE",
     "VER",
     "Register",
     "RegisterFile",
     "register_rows",
 ]
+
+BASE: Final = 0xFED9_0000
+"""Where PCs put the registers of their remapping unit."""
+SIZE: Final = 0x1000
 
 VER: Final = 0x00
 CAP: Final = 0x08
@@ -77,15 +82,6 @@ GCMD_QIE: Final = 1 << 26
 
 _WORD: Final = (1 << 64) - 1
 _HALF: Final = 0xFFFF_FFFF
-
-
-class Register(NamedTuple):
-    """One 8-byte row: which bits a store replaces, which it clears by writing 1, what it holds after reset."""
-
-    name: str
-    writable: int = 0
-    clear_by_one: int = 0
-    reset: int = 0
 
 
 _IM: Final = 1 << 31
@@ -134,60 +130,3 @@ def register_rows(identity: VtdIdentity) -> dict[int, Register]:
         if vcmd.operand_b is not None:
             rows[vcmd.operand_b] = Register("VCMD operand B", _WORD)
     return rows
-
-
-class RegisterFile:
-    """The journaled words of one unit's registers; a word that is zero is not stored.
-
-    >>> from pasidlab.timeline import Timeline
-    >>> registers = RegisterFile(Timeline(), "unit", {IQT: Register("IQT", 0x7_FFF0)})
-    >>> registers.store(IQT, 0xFFFF_FFFF, _WORD)
-    0
-    >>> registers.set32(GSTS, 1 << 31)
-    >>> hex(registers[IQT]), hex(registers[GCMD]), hex(registers.get32(GSTS))
-    ('0x7fff0', '0x8000000000000000', '0x80000000')
-    """
-
-    __slots__ = ("_rows", "_words")
-
-    def __init__(self, timeline: Timeline, path: str, rows: dict[int, Register]) -> None:
-        self._rows = rows
-        self._words = Table[int, int](timeline, f"{path}.registers")
-        for offset in sorted(rows):
-            self[offset] = rows[offset].reset
-
-    def __getitem__(self, offset: int) -> int:
-        return self._words.get(offset, 0)
-
-    def __setitem__(self, offset: int, word: int) -> None:
-        """Set an 8-byte word as hardware does, past all write protection."""
-        old = self._words.get(offset, 0)
-        if word == old:
-            return
-        if word:
-            self._words[offset] = word
-        else:
-            del self._words[offset]
-
-    def get32(self, offset: int) -> int:
-        """The 4-byte register at ``offset``."""
-        return self._words.get(offset & ~7, 0) >> 8 * (offset & 4) & _HALF
-
-    def set32(self, offset: int, value: int) -> None:
-        """Set a 4-byte register as hardware does."""
-        shift = 8 * (offset & 4)
-        self[offset & ~7] = self[offset & ~7] & ~(_HALF << shift) | value << shift
-
-    def store(self, offset: int, word: int, lanes: int) -> int:
-        """A store by software to the word at ``offset``, into the bytes that ``lanes`` covers.
-
-        Returns the bits that it cleared by writing 1.
-        """
-        row = self._rows.get(offset)
-        if row is None:
-            return 0
-        old = self[offset]
-        writable = row.writable & lanes
-        cleared = old & word & row.clear_by_one & lanes
-        self[offset] = (old & ~writable | word & writable) & ~cleared
-        return cleared

@@ -27,6 +27,7 @@ from pasidlab.hardware.iommu.vtd.fault_log import FaultLog
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.iommu.vtd.invalidation import Descriptor, QueueError, decode_descriptor
 from pasidlab.hardware.iommu.vtd.page_queue import PageQueue
+from pasidlab.hardware.iommu.vtd.reading import VtdReading
 from pasidlab.hardware.iommu.vtd.register_file import (
     CAP,
     CCMD,
@@ -126,6 +127,7 @@ class VtdRegisters(Actor, state=("root_pointer", "unanswered")):
         self.registers = RegisterFile(timeline, path, register_rows(identity) | FaultLog.rows(identity))
         self.events = Events(self.registers, self._interrupt)
         self.page_queue = PageQueue(self.registers, memory)
+        self.reading = VtdReading(self)
         self.faults = FaultLog(timeline, f"{path}.faults", self.registers, identity, self.events.fault)
         self._fixed = {VER: identity.ver, CAP: identity.cap(), ECAP: identity.ecap()}
         if identity.vcs:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from pasidlab.hardware.iommu.contract import Fault, Stop, Walk
 from pasidlab.hardware.iommu.vtd.caches import SECOND_LEVEL, ContextLine, PasidLine, VtdCaches
+from pasidlab.hardware.iommu.vtd.coherence import cache_lines, entries_behind
 from pasidlab.hardware.iommu.vtd.faults import FaultReason
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.iommu.vtd.invalidation import Descriptor
@@ -49,8 +50,11 @@ from pasidlab.hardware.pcie import (
 from pasidlab.timeline import Verb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from pasidlab.hardware.bus import PcieBus
     from pasidlab.hardware.cpu import LocalApic
+    from pasidlab.hardware.iommu.contract import CacheLine, TableEntry
     from pasidlab.timeline import Timeline
 
 __all__ = ["RECOVERABLE", "VtdUnit"]
@@ -182,6 +186,15 @@ class VtdUnit(VtdRegisters):
         """The PASID that stands for requests of ``rid`` without one."""
         found = find_context(self._lookup(), rid, None)
         return found.rid_pasid if isinstance(found, ContextLine) else 0
+
+    def entries(self, rid: int) -> list[TableEntry]:
+        """Every present PASID entry of ``rid``."""
+        context = self.context_words(rid) if self.translation_enabled else None
+        return list(entries_behind(self.memory, rid, context)) if context is not None else []
+
+    def cache_lines(self, present: Iterable[TableEntry], *, every: bool) -> Iterator[CacheLine]:
+        """Lines that disagree with the tables; with ``every`` all."""
+        return cache_lines(self, present, every=every)
 
     def _hit(self, request: DmaRequest) -> int | None:
         """The address, if all that decides about the request is in the caches and was granted before."""

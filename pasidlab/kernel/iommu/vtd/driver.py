@@ -21,73 +21,79 @@ from pasidlab.errors import KernelError
 from pasidlab.hardware.iommu.vtd import register_file as reg
 from pasidlab.hardware.layouts.vtd import CAP_REG, CONTEXT_ENTRY, ECAP_REG, ROOT_ENTRY, RTADDR_REG, VCCAP_REG
 from pasidlab.hardware.memory import PAGE_SIZE
+from pasidlab.hardware.paging import VTD_SECOND
 from pasidlab.hardware.pcie import format_rid
-from pasidlab.kernel.bitmap import Bitmap
 from pasidlab.kernel.ioasid.core import IoasidRefused
+from pasidlab.kernel.iommu.contract import PASID_MIN, PASID_RID2PASID, IommuDriver
+from pasidlab.kernel.iommu.device import Reach, disable_translation, enable_capabilities
+from pasidlab.kernel.iommu.domain import refuse_attach
+from pasidlab.kernel.iommu.page_requests import PageRequests
 from pasidlab.kernel.iommu.vtd import entries
 from pasidlab.kernel.iommu.vtd.capabilities import Capabilities
-from pasidlab.kernel.iommu.vtd.device import DeviceInfo, Numbering, disable_translation, enable_capabilities
-from pasidlab.kernel.iommu.vtd.domain import Domain, refuse_attach
-from pasidlab.kernel.iommu.vtd.page_requests import PageRequests
+from pasidlab.kernel.iommu.vtd.page_ring import VtdPageRing
 from pasidlab.kernel.iommu.vtd.pasid_table import PasidTable
 from pasidlab.kernel.iommu.vtd.queue import InvalidationQueue
-from pasidlab.kernel.iommu.vtd.teardown import Teardown
+from pasidlab.kernel.iommu.vtd.teardown import VtdTeardown
 from pasidlab.kernel.iommu.vtd.vcmd import INTERFACE, VirtualCommandAllocator
-from pasidlab.kernel.pci import PciFunction
-from pasidlab.kernel.platform import IOMMU_BASE
-from pasidlab.timeline import Actor, Table, Verb
+from pasidlab.timeline import Table, Verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pasidlab.kernel.ioasid.core import IoasidCore
     from pasidlab.kernel.ioasid.sets import IoasidSet
+    from pasidlab.kernel.iommu.domain import Domain
+    from pasidlab.kernel.mm import Mm
     from pasidlab.kernel.pages import PageAllocator
     from pasidlab.kernel.platform import Platform
 
-__all__ = ["PASID_MIN", "PASID_RID2PASID", "VtdDriver"]
+__all__ = ["VtdDriver"]
 
-PASID_RID2PASID: Final = 0
-"""The PASID that stands for requests without one."""
-PASID_MIN: Final = 1
 _SCALABLE: Final = 1
 _NEEDED: Final = {"SMTS": "scalable mode", "QI": "queued invalidation", "PASID": "PASIDs", "PT": "pass-through"}
 """Capabilities without which this driver does not take a unit into use."""
-_DIDS: Final = 1 << 16
 _LARGEST_PIECE: Final = 36
 """2^36 pages are all that a 48-bit address space has."""
 
 
-class VtdDriver(Actor):
-    """The IOMMU driver of one kernel, for one unit."""
+class VtdDriver(IommuDriver):
+    """The IOMMU driver of one kernel, for one unit. ``tables`` are the PASID tables by requester ID."""
 
-    actor = "iommu"
+    paging = VTD_SECOND
+    takes_interfaces = True
+    reserved_ids = (0, entries.FLPT_DEFAULT_DID)
+    why_whole_tables = (
+        "the host owns the PASID tables of VT-d: a guest's cannot be bound as a whole, each of its PASIDs is bound by "
+        "itself (talk T2; facts/ioasid.md 4.2; docs/iommus.md)"
+    )
 
     def __init__(self, platform: Platform, pages: PageAllocator, core: IoasidCore) -> None:
-        super().__init__(platform.timeline, f"{platform.altitude}.iommu", platform.altitude)
-        self.core = core
-        self.pages = pages
-        self.memory = platform.memory
-        self._mmio = platform.mmio
+        super().__init__(platform, pages, core)
         self.tables = Table[int, PasidTable](self.timeline, f"{self.path}.tables")
-        self.domains = Table[int, Domain](self.timeline, f"{self.path}.domains")
-        self._dids = Bitmap(self.timeline, f"{self.path}.dids", _DIDS)
-        for reserved in (0, entries.FLPT_DEFAULT_DID):
-            self._dids.take(reserved)
-        self._capabilities = (self._mmio.read(IOMMU_BASE + reg.CAP),)
-        self._extended = (self._mmio.read(IOMMU_BASE + reg.ECAP),)
+        self._capabilities = (self.mmio.read(reg.BASE + reg.CAP),)
+        self._extended = (self.mmio.read(reg.BASE + reg.ECAP),)
         self.unit = Capabilities.read(self._capabilities[0], self._extended[0], la57=platform.cpu.la57)
         self.caching_mode = bool(CAP_REG["CM"].get(self._capabilities))
         self._supervisor = bool(ECAP_REG["SRS"].get(self._extended))
         self._largest_mask = CAP_REG["MAMV"].get(self._capabilities)
         self._root = pages.alloc()
-        self.devices = Table[int, DeviceInfo](self.timeline, f"{self.path}.devices")
-        self.numbering = Table[int, Numbering](self.timeline, f"{self.path}.numbering")
         self.queue = InvalidationQueue(platform, pages, f"{self.path}.queue")
-        self.page_requests = PageRequests(self, platform, pages)
-        self.teardown = Teardown(self.timeline, self)
+        ring = VtdPageRing(platform, pages, self.queue)
+        self.page_requests = PageRequests(self, platform, ring)
+        ring.enable(self.page_requests)
+        self.teardown: VtdTeardown = VtdTeardown(self.timeline, self)
         self._switch_on()
         self._adopt_virtual_commands(platform)
+
+    @property
+    def nesting(self) -> bool:
+        """ECAP.NEST."""
+        return self.unit.nesting
+
+    @property
+    def second_levels(self) -> int:
+        """From CAP.SAGAW."""
+        return self.unit.second_levels
 
     def _switch_on(self) -> None:
         missing = [words for field, words in _NEEDED.items() if not ECAP_REG[field].get(self._extended)]
@@ -95,7 +101,7 @@ class VtdDriver(Actor):
             raise KernelError("ENODEV", f"the IOMMU must support {', '.join(missing)}")
         event = self.emit(Verb.BOOT, "VT-d in scalable mode", after=f"root table at {self._root:#x}")
         with self.timeline.because(event):
-            self._mmio.write(IOMMU_BASE + reg.RTADDR, RTADDR_REG.encode(TTM=_SCALABLE, RTA=self._root)[0])
+            self.mmio.write(reg.BASE + reg.RTADDR, RTADDR_REG.encode(TTM=_SCALABLE, RTA=self._root)[0])
             self._command(reg.GCMD_QIE)
             self._command(reg.GCMD_SRTP)
             if not CAP_REG["ESRTPS"].get(self._capabilities):
@@ -103,26 +109,39 @@ class VtdDriver(Actor):
             self._command(reg.GCMD_TE)
 
     def _command(self, bit: int) -> None:
-        enabled = self._mmio.read(IOMMU_BASE + reg.GSTS, 4) & ~reg.GCMD_SRTP
-        self._mmio.write(IOMMU_BASE + reg.GCMD, enabled | bit, 4)
+        enabled = self.mmio.read(reg.BASE + reg.GSTS, 4) & ~reg.GCMD_SRTP
+        self.mmio.write(reg.BASE + reg.GCMD, enabled | bit, 4)
 
     def _adopt_virtual_commands(self, platform: Platform) -> None:
         """In a guest whose unit offers it, PASIDs come from the hypervisor by virtual command."""
         if not (self.caching_mode and ECAP_REG["VCS"].get(self._extended)):
             return
-        if VCCAP_REG["PAS"].get((self._mmio.read(IOMMU_BASE + INTERFACE.vccap),)):
+        if VCCAP_REG["PAS"].get((self.mmio.read(reg.BASE + INTERFACE.vccap),)):
             allocator = VirtualCommandAllocator(platform)
             self.core.register_allocator(allocator)
 
+    def free_by_command(self, pasid: int) -> bool:
+        """VCMD: free a PASID, and look at what the hypervisor answered."""
+        if not self.caching_mode:
+            return super().free_by_command(pasid)
+        self.core.allocators.active.free(pasid)
+        response = (self.mmio.read(reg.BASE + INTERFACE.vcrsp),)
+        return INTERFACE.response["SC"].get(response) == INTERFACE.success
+
     # --- devices ----------------------------------------------------------------------------------------------------
 
-    def add_device(self, rid: int) -> PasidTable:
+    def _reach(self) -> Reach:
+        """What the unit lets devices do, from ECAP."""
+        able = ECAP_REG.decode(self._extended)
+        return Reach(able["PSS"] + 1 if able["PASID"] else 0, bool(able["DT"]), bool(able["PRS"]))
+
+    def add_device(self, rid: int) -> None:
         """Give a device its PASID table and context entry; its requests without PASID pass through."""
         if rid in self.tables:
             raise KernelError("EEXIST", f"device {format_rid(rid)} is known already")
         table = PasidTable(self.timeline, f"{self.path}.table[{format_rid(rid)}]", self.pages)
         self.tables[rid] = table
-        device = enable_capabilities(self.function(rid), self._extended)
+        device = enable_capabilities(self.function(rid), self._reach())
         self.devices[rid] = device
         slot, words = self._context_slot(rid), table.context_entry(ats=device.ats, pri=device.pri)
         self.memory.store_words(slot + 8, words[1:])
@@ -130,7 +149,6 @@ class VtdDriver(Actor):
         if self.caching_mode:
             self.queue.submit(self.queue.context_cache(rid))
         self._pass_through(rid)
-        return table
 
     def remove_device(self, rid: int) -> None:
         """Take the context entry and the PASID table away: P first, then the caches forget, then the rest.
@@ -147,16 +165,6 @@ class VtdDriver(Actor):
         del self.devices[rid]
         self.tables.pop(rid).destroy()
 
-    def check_detached(self, rid: int) -> None:
-        """``-EBUSY`` while a domain is attached to the device."""
-        attached = [domain.name for domain in self.domains.values() if rid in domain.rids or rid in domain.aux]
-        if attached:
-            raise KernelError("EBUSY", f"{format_rid(rid)} must be detached from {', '.join(attached)} first")
-
-    def function(self, rid: int) -> PciFunction:
-        """The PCI function behind a requester ID."""
-        return PciFunction(self._mmio, rid)
-
     def device_flush(self, rid: int, pasid: int = PASID_RID2PASID) -> list[tuple[int, ...]]:
         """The descriptors that empty a device's TLB for a PASID: none if it has no TLB, or the hypervisor does it."""
         device = self.devices.get(rid)
@@ -165,6 +173,18 @@ class VtdDriver(Actor):
         if pasid == PASID_RID2PASID:
             return [self.queue.device_tlb(rid)]
         return [self.queue.pasid_device_tlb(rid, pasid, depth=device.queue_depth)]
+
+    def flush_process(self, pasid: int, rids: Iterable[int], pages: tuple[int, int]) -> None:
+        """Processes share one domain id: it is the PASID that names them."""
+        self.flush_pages(entries.FLPT_DEFAULT_DID, pasid, rids, pages)
+
+    def flush_guest(self, domain: Domain, number: int, rids: list[int], pages: tuple[int, int] | None) -> None:
+        """A guest's invalidation of one PASID, whole or of some ``pages``. It need not know of device TLBs."""
+        if pages is not None:
+            self.flush_pages(domain.did, number, rids, pages)
+            return
+        flush = [descriptor for rid in rids for descriptor in self.device_flush(rid, number)]
+        self.queue.submit(self.queue.pasid_iotlb(domain.did, number), *flush)
 
     def flush_pages(self, did: int, pasid: int, rids: Iterable[int], pages: tuple[int, int]) -> None:
         """Forget some ``pages`` (start, number) of a PASID on these devices: naturally aligned pieces of 2^n pages.
@@ -200,6 +220,17 @@ class VtdDriver(Actor):
             words = ROOT_ENTRY.change(words, **{f"{half}P": 1, f"{half}CTP": self.pages.alloc()})
             self.memory.store_words(root, words)
         return ROOT_ENTRY[f"{half}CTP"].get(words) + (rid & 0x7F) * CONTEXT_ENTRY.size
+
+    def device_entry(self, rid: int) -> int | None:
+        """The address of the context entry."""
+        words = self.memory.load_words(self._root + (rid >> 8) * ROOT_ENTRY.size, ROOT_ENTRY.word_count)
+        half = "L" if rid & 0xFF < 0x80 else "U"
+        there = rid in self.tables and ROOT_ENTRY[f"{half}P"].get(words)
+        return ROOT_ENTRY[f"{half}CTP"].get(words) + (rid & 0x7F) * CONTEXT_ENTRY.size if there else None
+
+    def entry_table(self, rid: int) -> PasidTable | None:
+        """The PASID table of a device, if it is known."""
+        return self.tables.get(rid)
 
     def table_of(self, rid: int) -> PasidTable:
         """The PASID table of a device; ``-ENODEV`` if the IOMMU does not know it."""
@@ -245,6 +276,11 @@ class VtdDriver(Actor):
         if (rid, pasid) in self.page_requests.sinks:
             del self.page_requests.sinks[rid, pasid]
 
+    def write_process(self, rid: int, pasid: int, mm: Mm) -> None:
+        """A first-level entry. ``-EINVAL``: the unit has no first level."""
+        words = entries.first_level(mm.root, self.unit)
+        self.set_entry(rid, pasid, words, "first-level: a process's page table")
+
     def _pass_through(self, rid: int) -> None:
         words = entries.pass_through(self.unit, supervisor=self._supervisor)
         self.set_entry(rid, PASID_RID2PASID, words, "pass-through for requests without PASID")
@@ -253,49 +289,18 @@ class VtdDriver(Actor):
         supervisor = self._supervisor and pasid != PASID_RID2PASID
         return entries.second_level(domain, self.unit, supervisor=supervisor)
 
-    # --- domains ----------------------------------------------------------------------------------------------------
+    # --- domains ------------------------------------------------------------------------------------------------------
 
-    def domain_alloc(self, name: str) -> Domain:
-        """A new address space, with a second-level table and a domain id; ``-ENOSPC`` when the ids are used up."""
-        did = self._dids.find(0, _DIDS - 1)
-        if did is None:
-            raise KernelError("ENOSPC", "no domain id is left")
-        self._dids.take(did)
-        domain = Domain(self.timeline, f"{self.path}.domain[{did}]", name, did, self.pages)
-        self.domains[did] = domain
-        return domain
-
-    def domain_free(self, domain: Domain) -> None:
-        """End a domain to which nothing is attached."""
-        if len(domain.rids) or len(domain.aux):
-            raise KernelError("EBUSY", f"domain {domain.name} must be detached from all devices first")
-        del self.domains[domain.did]
-        self._dids.release(domain.did)
-        domain.destroy()
-
-    def attach_domain(self, domain: Domain, rid: int, numbering: Numbering = Numbering.HOST) -> None:
-        """Make a domain a device's own: its requests without PASID now reach the domain.
-
-        ``numbering`` says whose PASIDs the device will carry. ``-EPERM`` while the device serves domains in the
-        auxiliary manner.
-        """
-        refuse_attach(self.domains.values(), rid, aux=False)
+    def translate_by(self, domain: Domain, rid: int) -> None:
+        """A second-level entry for requests without PASID."""
         words = self._second_level(domain, PASID_RID2PASID)
         self.clear_entry(rid, PASID_RID2PASID)
         self.set_entry(rid, PASID_RID2PASID, words, f"memory of {domain.name}")
-        domain.rids[rid] = True
-        if numbering is not Numbering.HOST:
-            self.numbering[rid] = numbering
-        self.emit(Verb.ATTACH, f"domain of {domain.name} to {format_rid(rid)}", rid=rid)
 
-    def detach_domain(self, domain: Domain, rid: int) -> None:
-        """Undo :meth:`attach_domain`; the device passes through again."""
-        del domain.rids[rid]
-        if rid in self.numbering:
-            del self.numbering[rid]
+    def pass_through(self, rid: int) -> None:
+        """A pass-through entry for requests without PASID."""
         self.clear_entry(rid, PASID_RID2PASID)
         self._pass_through(rid)
-        self.emit(Verb.DETACH, f"domain of {domain.name} from {format_rid(rid)}", rid=rid)
 
     def attach_aux(self, domain: Domain, rid: int, host_set: IoasidSet) -> int:
         """Attach a domain beside a device's own one; returns its default PASID.

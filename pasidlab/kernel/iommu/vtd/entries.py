@@ -13,8 +13,8 @@ from pasidlab.errors import KernelError
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY, PGTT
 
 if TYPE_CHECKING:
+    from pasidlab.kernel.iommu.domain import Domain
     from pasidlab.kernel.iommu.vtd.capabilities import Capabilities
-    from pasidlab.kernel.iommu.vtd.domain import Domain
 
 __all__ = [
     "FLPT_DEFAULT_DID",

@@ -14,19 +14,18 @@ from pasidlab.hardware.iommu.vtd.faults import FaultReason
 from pasidlab.hardware.layouts.vtd import CAP_REG, FSTS_REG
 from pasidlab.hardware.layouts.vtd_queue import FRCD
 from pasidlab.hardware.pcie import format_rid
-from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import Actor, Table, Verb
 
 if TYPE_CHECKING:
     from pasidlab.kernel.platform import Platform
 
-__all__ = ["FaultHandler"]
+__all__ = ["VtdFaultHandler"]
 
 _KEEP: Final = 256
 _F: Final = FRCD["F"].mask >> 64
 
 
-class FaultHandler(Actor, state=("_count",)):
+class VtdFaultHandler(Actor, state=("_count",)):
     """Reads and clears fault records. ``log`` holds the newest lines, by running number."""
 
     actor = "iommu"
@@ -36,13 +35,13 @@ class FaultHandler(Actor, state=("_count",)):
         self._mmio = platform.mmio
         self.log = Table[int, str](self.timeline, f"{self.path}.log")
         self._count = 0
-        words = (self._mmio.read(IOMMU_BASE + reg.CAP),)
-        self._base = IOMMU_BASE + 16 * CAP_REG["FRO"].get(words)
+        words = (self._mmio.read(reg.BASE + reg.CAP),)
+        self._base = reg.BASE + 16 * CAP_REG["FRO"].get(words)
         self._records = CAP_REG["NFR"].get(words) + 1
 
     def service(self) -> None:
         """Handle the fault interrupt: log and clear every record."""
-        status = self._mmio.read(IOMMU_BASE + reg.FSTS, 4)
+        status = self._mmio.read(reg.BASE + reg.FSTS, 4)
         if not status & 3:
             return
         oldest = FSTS_REG["FRI"].get((status,))
@@ -52,7 +51,7 @@ class FaultHandler(Actor, state=("_count",)):
             if FRCD["F"].get(words):
                 self._mmio.write(at + 8, _F)
                 self._print(words)
-        self._mmio.write(IOMMU_BASE + reg.FSTS, 1, 4)
+        self._mmio.write(reg.BASE + reg.FSTS, 1, 4)
 
     def _print(self, words: tuple[int, ...]) -> None:
         record = FRCD.decode(words)

@@ -15,7 +15,7 @@ from pasidlab.kernel.iommu.checks import Check
 from pasidlab.kernel.iommu.uapi import BIND_DATA, FORMAT_VTD, VTD_FLAGS, GuestPasidBind
 
 if TYPE_CHECKING:
-    from pasidlab.kernel.iommu.vtd.device import DeviceInfo
+    from pasidlab.kernel.iommu.device import DeviceInfo
 
 __all__ = ["DEVICE_CHECKS", "PASID_CHECKS", "GuestBind"]
 

@@ -17,8 +17,8 @@ from pasidlab.kernel.iommu.checks import Check, refuse
 from pasidlab.kernel.iommu.uapi import VTD_FLAGS, GuestPasidBind
 
 if TYPE_CHECKING:
+    from pasidlab.kernel.iommu.domain import Domain
     from pasidlab.kernel.iommu.vtd.capabilities import Capabilities
-    from pasidlab.kernel.iommu.vtd.domain import Domain
 
 __all__ = ["NESTED_CHECKS", "NestedEntry"]
 

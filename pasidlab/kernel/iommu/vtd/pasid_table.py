@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from pasidlab.hardware.layouts.vtd import CONTEXT_ENTRY, PASID_DIR_ENTRY, PASID_ENTRY
+from pasidlab.kernel.iommu.contract import Leaf
 from pasidlab.timeline import Part
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = ["PDTS_FULL", "PasidTable"]
 
 PDTS_FULL: Final = 7
 """Directory size code for 2^20 PASIDs: 2^(PDTS+7) directory entries."""
+_LEAF_ENTRIES: Final = 64
 _DIRECTORY_PAGES: Final = (1 << PDTS_FULL + 7) * 8 >> 12
 
 
@@ -78,15 +80,28 @@ class PasidTable(Part, state=("directory",)):
         assert at is not None
         self._pages.memory.store_words(at, PASID_ENTRY.encode(FPD=int(fault_disable)))
 
+    @property
+    def top(self) -> int:
+        """The directory."""
+        return self.directory
+
+    def leaves(self) -> Iterator[Leaf]:
+        """Every leaf table, lowest PASIDs first."""
+        yield from (Leaf(slot << 6, _LEAF_ENTRIES, at) for slot, at in self._leaves())
+
+    def present_in(self, leaf: Leaf) -> list[int]:
+        """The PASIDs of a leaf table with a present entry."""
+        words = PASID_ENTRY.word_count
+        firsts = self._pages.memory.load_words(leaf.address, _LEAF_ENTRIES * words)[::words]
+        return [leaf.first + at for at, word in enumerate(firsts) if word & 1]
+
     def present(self) -> list[int]:
         """The PASIDs with a present entry, read from the tables."""
-        load, words = self._pages.memory.load_words, PASID_ENTRY.word_count
-        return [
-            index << 6 | at
-            for index, leaf in self._leaves()
-            for at, word in enumerate(load(leaf, 64 * words)[::words])
-            if word & 1
-        ]
+        return [pasid for leaf in self.leaves() for pasid in self.present_in(leaf)]
+
+    def frames(self) -> set[int]:
+        """The directory's pages, and every leaf table."""
+        return {self.directory + (page << 12) for page in range(_DIRECTORY_PAGES)} | {at for _, at in self._leaves()}
 
     def _leaves(self) -> Iterator[tuple[int, int]]:
         """Directory index and address of every leaf table."""

@@ -24,7 +24,6 @@ from pasidlab.hardware.layouts.vtd_queue import (
 )
 from pasidlab.hardware.memory import PAGE_SHIFT, PAGE_SIZE
 from pasidlab.hardware.pcie import PageGroupResponse
-from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import Part
 
 if TYPE_CHECKING:
@@ -58,12 +57,12 @@ class InvalidationQueue(Part, state=("_done", "_tail")):
         self._mmio = platform.mmio
         self._ring = pages.alloc_run(_PAGES)
         self._status = pages.alloc()
-        extended = (self._mmio.read(IOMMU_BASE + reg.ECAP),)
+        extended = (self._mmio.read(reg.BASE + reg.ECAP),)
         self._drains = bool(ECAP_REG["PDS"].get(extended))
         self._throttles = bool(ECAP_REG["DIT"].get(extended))
         self._tail = 0
         self._done = 0
-        self._mmio.write(IOMMU_BASE + reg.IQA, IQA_REG.encode(IQA=self._ring, DW=1, QS=_PAGES.bit_length() - 1)[0])
+        self._mmio.write(reg.BASE + reg.IQA, IQA_REG.encode(IQA=self._ring, DW=1, QS=_PAGES.bit_length() - 1)[0])
 
     # --- descriptors --------------------------------------------------------------------------------------------------
 
@@ -146,7 +145,7 @@ class InvalidationQueue(Part, state=("_done", "_tail")):
             padded = (*words, *(0,) * (_ENTRY_WORDS - len(words)))
             self._memory.store_words(self._ring + self._tail * 8 * _ENTRY_WORDS, padded)
             self._tail = (self._tail + 1) % _ENTRIES
-        self._mmio.write(IOMMU_BASE + reg.IQT, self._tail * 8 * _ENTRY_WORDS)
+        self._mmio.write(reg.BASE + reg.IQT, self._tail * 8 * _ENTRY_WORDS)
         if self._memory.load32(self._status) != self._done:
             raise KernelError("EIO", "the IOMMU did not complete an invalidation")
 

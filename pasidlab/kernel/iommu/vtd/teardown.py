@@ -14,14 +14,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pasidlab.kernel.iommu.contract import Teardown
 from pasidlab.kernel.iommu.vtd import entries
-from pasidlab.timeline import Part, Verb
+from pasidlab.timeline import Verb
 
 if TYPE_CHECKING:
     from pasidlab.kernel.iommu.vtd.driver import VtdDriver
     from pasidlab.timeline import Timeline
 
-__all__ = ["STEPS", "Teardown"]
+__all__ = ["STEPS", "VtdTeardown"]
 
 STEPS: Final = {
     "pasid-cache": "the PASID-cache invalidation",
@@ -33,13 +34,15 @@ STEPS: Final = {
 _RID_PASID: Final = 0
 
 
-class Teardown(Part, state=("left_out",)):
-    """How one driver takes entries away. ``left_out`` names the steps that it forgets."""
+class VtdTeardown(Teardown):
+    """How one VT-d driver takes entries away."""
+
+    steps = STEPS
 
     def __init__(self, timeline: Timeline, driver: VtdDriver) -> None:
         super().__init__(timeline, f"{driver.path}.teardown")
         self._driver = driver
-        self.left_out: frozenset[str] = frozenset()
+        self.left_out = frozenset()
 
     def run(self, rid: int, pasid: int, *, fault_disable: bool = False) -> None:
         """Take the entry of ``pasid`` away; with ``fault_disable`` FPD stays: late DMA is blocked in silence."""

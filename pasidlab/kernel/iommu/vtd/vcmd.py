@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from pasidlab.hardware.iommu.vtd.register_file import BASE as IOMMU_BASE
 from pasidlab.hardware.iommu.vtd.virtual_command import VCMD_ALLOC, VCMD_AT_E10, VCMD_FREE
 from pasidlab.hardware.pcie import PASID_LIMIT
-from pasidlab.kernel.platform import IOMMU_BASE
 from pasidlab.timeline import Actor, Verb
 
 if TYPE_CHECKING:

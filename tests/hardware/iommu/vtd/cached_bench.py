@@ -112,6 +112,9 @@ class Endpoint:
         """Remember an answer to a page request."""
         self.answers.append(response)
 
+    def resumed(self, tag, *, retry):
+        """Nothing of it is ever held."""
+
 
 class CachedBench(Bench):
     """A :class:`Bench` that must be told what has changed. Page requests may be made by both devices."""

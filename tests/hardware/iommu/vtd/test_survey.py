@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pasidlab.hardware.iommu.contract import Stop, Walk
 from pasidlab.hardware.iommu.vtd.identity import Revision
-from pasidlab.hardware.iommu.vtd.survey import Survey, must_be_zero
+from pasidlab.hardware.iommu.vtd.survey import VtdSurvey, must_be_zero
 from pasidlab.hardware.layouts.vtd import FL_ENTRY, PASID_ENTRY, SL_ENTRY
 from pasidlab.hardware.pcie import Access
 from tests.hardware.iommu.vtd.by_hand import (
@@ -33,9 +33,9 @@ RESERVED = {0x3A, 0x42, 0x52, 0x5A, 0x72, 0x7A}
 """Fault reasons that say: a reserved bit is set."""
 
 
-def survey(bench: Bench) -> Survey:
+def survey(bench: Bench) -> VtdSurvey:
     """A survey of a bench."""
-    return Survey(bench.memory, bench.unit.root_pointer, bench.unit.rules)
+    return VtdSurvey(bench.memory, bench.unit.root_pointer, bench.unit.rules)
 
 
 def questions(bench: Bench) -> Walk:
@@ -110,7 +110,7 @@ def test_guest_addresses_are_led_through_the_second_level() -> None:
 def test_without_a_scalable_root_table_nothing_is_found(pointer: int) -> None:
     """Legacy, reserved and abort mode, and a table that no memory answers for."""
     bench = nested()
-    assert Survey(bench.memory, pointer, bench.unit.rules).frames() == []
+    assert VtdSurvey(bench.memory, pointer, bench.unit.rules).frames() == []
 
 
 def test_tables_that_name_each_other_end() -> None:

@@ -7,6 +7,7 @@ from pasidlab.hardware.accelerator.registers import DSA
 from pasidlab.hardware.bus import ECAM_SIZE, PcieBus
 from pasidlab.hardware.config_space import ConfigSpace
 from pasidlab.hardware.cpu import Cpu, LocalApic
+from pasidlab.hardware.iommu.vtd.family import VTD
 from pasidlab.hardware.iommu.vtd.identity import VtdIdentity
 from pasidlab.hardware.iommu.vtd.unit import VtdUnit
 from pasidlab.hardware.memory import PhysicalMemory
@@ -16,7 +17,7 @@ from pasidlab.kernel.ioasid.core import IoasidCore
 from pasidlab.kernel.iommu.vtd.driver import VtdDriver
 from pasidlab.kernel.iommu.vtd.svm import Svm
 from pasidlab.kernel.pages import PageAllocator
-from pasidlab.kernel.platform import ECAM_BASE, IOMMU_BASE, Platform
+from pasidlab.kernel.platform import ECAM_BASE, Platform
 from pasidlab.timeline import Agenda, Part, Timeline
 
 SIZE = 64 << 20
@@ -50,6 +51,9 @@ class Function:
     def page_response(self, response):
         self.told.append(response)
 
+    def resumed(self, tag, *, retry):
+        self.told.append((tag, retry))
+
 
 class Bench:
     """A host with one device that the driver knows; ``la57``: its CPU has 5-level paging."""
@@ -62,12 +66,12 @@ class Bench:
         card = identity or VtdIdentity()
         self.unit = WatchedUnit(self.time, "unit", "hardware", self.memory, card, self.bus, self.apic)
         self.mmio = AddressMap(self.time, "mmio")
-        self.mmio.add(IOMMU_BASE, 0x1000, self.unit, "IOMMU")
+        self.mmio.add(VTD.base, VTD.size, self.unit, "IOMMU")
         self.mmio.add(ECAM_BASE, ECAM_SIZE, self.bus, "ECAM")
         self.agenda = Agenda(self.time)
         cpu = Cpu(self.time, "cpu0", la57=la57)
         drivers = Drivers(self.time, "drivers")
-        platform = Platform(self.time, self.agenda, "host", self.memory, SIZE, self.mmio, cpu, self.apic, drivers)
+        platform = Platform(self.time, self.agenda, "host", self.memory, SIZE, self.mmio, cpu, self.apic, drivers, VTD)
         self.pages = PageAllocator(self.time, "pages", self.memory, SIZE)
         self.core = IoasidCore(self.time, "host.ioasid", "host", self.agenda)
         self.driver = VtdDriver(platform, self.pages, self.core)

@@ -10,7 +10,7 @@ from pasidlab.hardware.layouts.vtd import CONTEXT_ENTRY, PASID_ENTRY
 from pasidlab.hardware.layouts.vtd_queue import QI_DEV_TLB, QI_PASID_DEV_TLB, QI_PIOTLB
 from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.pcie import InvalidateRequest
-from pasidlab.kernel.iommu.vtd.device import PRQ_DEPTH, DeviceInfo, enable_pasid
+from pasidlab.kernel.iommu.device import PRQ_DEPTH, DeviceInfo, enable_pasid
 from pasidlab.kernel.pci import PciFunction
 
 RID = 0x6A08

@@ -5,9 +5,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
+from pasidlab.kernel.iommu.domain import SecondLevel
 from pasidlab.kernel.iommu.vtd import entries
 from pasidlab.kernel.iommu.vtd.capabilities import Capabilities
-from pasidlab.kernel.iommu.vtd.domain import SecondLevel
 
 UNIT = Capabilities(
     nesting=True,

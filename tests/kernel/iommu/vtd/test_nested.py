@@ -9,9 +9,10 @@ import pytest
 from pasidlab.errors import KernelError
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
 from pasidlab.hardware.memory import PhysicalMemory
+from pasidlab.hardware.paging import VTD_SECOND
+from pasidlab.kernel.iommu.domain import Domain
 from pasidlab.kernel.iommu.uapi import VTD_FLAGS, GuestPasidBind
 from pasidlab.kernel.iommu.vtd.capabilities import Capabilities
-from pasidlab.kernel.iommu.vtd.domain import Domain
 from pasidlab.kernel.iommu.vtd.nested import NESTED_CHECKS, NestedEntry
 from pasidlab.kernel.pages import PageAllocator
 from pasidlab.timeline import Timeline
@@ -33,7 +34,7 @@ def domain():
     """A domain with one page mapped at 0x4000."""
     time = Timeline()
     memory = PhysicalMemory(time, "ram", MEMORY)
-    domain = Domain(time, "domain", "vm1", 5, PageAllocator(time, "pages", memory, MEMORY))
+    domain = Domain(time, "domain", "vm1", 5, PageAllocator(time, "pages", memory, MEMORY), VTD_SECOND)
     domain.enable_nesting()
     domain.map(0x4000, 0x8000)
     return domain

@@ -9,8 +9,7 @@ from pasidlab.hardware.iommu.vtd.page_queue import OVERFLOW, PENDING
 from pasidlab.hardware.layouts.vtd import PASID_ENTRY
 from pasidlab.hardware.layouts.vtd_queue import PAGE_REQUEST
 from pasidlab.hardware.pcie import SERVE_PAGES, PageGroupResponse, PageRequest, ResponseCode
-from pasidlab.kernel.iommu.vtd.page_requests import Pending
-from pasidlab.kernel.platform import IOMMU_BASE
+from pasidlab.kernel.iommu.page_requests import Pending
 from pasidlab.timeline import Verb
 from tests.kernel.iommu.vtd.conftest import Bench
 
@@ -96,16 +95,16 @@ def test_the_thread_reads_the_queue_to_its_end(bench):
     assert len(bench.agenda.actions()) == 1
     bench.serve()
     assert bench.answers == [(group, SUCCESS) for group in range(20)]
-    assert bench.mmio.read(IOMMU_BASE + reg.PQH) == bench.mmio.read(IOMMU_BASE + reg.PQT)
-    assert bench.mmio.read(IOMMU_BASE + reg.PRS, 4) == 0
+    assert bench.mmio.read(reg.BASE + reg.PQH) == bench.mmio.read(reg.BASE + reg.PQT)
+    assert bench.mmio.read(reg.BASE + reg.PRS, 4) == 0
 
 
 def test_a_masked_interrupt_leaves_the_thread_asleep(bench):
     """Until the driver unmasks it."""
-    bench.mmio.write(IOMMU_BASE + reg.PECTL, 1 << 31, 4)
+    bench.mmio.write(reg.BASE + reg.PECTL, 1 << 31, 4)
     bench.ask()
     assert bench.agenda.actions() == []
-    bench.mmio.write(IOMMU_BASE + reg.PECTL, 0, 4)
+    bench.mmio.write(reg.BASE + reg.PECTL, 0, 4)
     bench.serve()
     assert bench.answers == [(0, SUCCESS)]
 
@@ -306,12 +305,12 @@ def test_an_overflow_is_cleared_by_the_thread_and_nothing_is_lost_without_an_ans
     """What found no room was answered with success, so that the device asks again."""
     for number in range(SLOTS + 5):
         bench.ask(AT + (number << 12), group=number)
-    assert bench.mmio.read(IOMMU_BASE + reg.PRS, 4) == PENDING | OVERFLOW
+    assert bench.mmio.read(reg.BASE + reg.PRS, 4) == PENDING | OVERFLOW
     dropped = list(range(SLOTS - 1, SLOTS + 5))
     assert bench.answers == [(group, SUCCESS) for group in dropped]
     bench.agenda.run_all()
     assert sorted(bench.answers) == [(group, SUCCESS) for group in range(SLOTS + 5)]
-    assert bench.mmio.read(IOMMU_BASE + reg.PRS, 4) == 0
+    assert bench.mmio.read(reg.BASE + reg.PRS, 4) == 0
     bench.ask(group=1)
     bench.agenda.run_all()
     assert bench.answers[-1] == (1, SUCCESS)
@@ -364,7 +363,7 @@ def test_a_drain_that_finds_an_overflow_begins_again(later):
         later.ask(group=group)
     later.unit.seen.clear()
     later.requests.drain(RID, PASID, flush)
-    assert later.mmio.read(IOMMU_BASE + reg.PRS, 4) == 0
+    assert later.mmio.read(reg.BASE + reg.PRS, 4) == 0
     assert len([words for words, *_ in later.unit.seen if words[0] & 0xF == 6]) >= once
     assert {group for group, _ in later.answers} == set(range(SLOTS + 1))
 

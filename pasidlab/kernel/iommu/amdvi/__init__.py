@@ -1,0 +1,1 @@
+"""The driver of AMD IOMMUs (``drivers/iommu/amd``)."""

@@ -1,0 +1,1 @@
+"""The IOMMUs that guests see: emulated units, whose registers trap to the hypervisor."""
