@@ -80,7 +80,7 @@ class Machine(Hypervisor):
         ``ValueError`` for what a machine cannot have, :class:`KernelError` ``-ENODEV`` for an IOMMU that its kernel
         cannot drive.
         """
-        if iommu not in FAMILIES:
+        if iommu not in list(FAMILIES):
             known = ", ".join(f"{family.name!r} ({family.title})" for family in FAMILIES.values())
             raise ValueError(f"iommu must be one of {known}, not {iommu!r}")
         family = FAMILIES[iommu]
@@ -370,7 +370,7 @@ class Machine(Hypervisor):
     def run(self, number: int | None = None) -> int:
         """Carry out one enabled action, or all of them until nothing is left to do; returns how many ran."""
         if number is None:
-            return self.agenda.run_all()
+            return self.agenda.run_all(settle=self.settle)
         if number not in {action.number for action in self.agenda.actions()}:
             raise KernelError("EINVAL", f"no enabled action has the number {number}")
         self.agenda.run(number)

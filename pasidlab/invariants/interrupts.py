@@ -27,14 +27,18 @@ def wired_pasids(machine: Machine) -> Iterator[tuple[int, str]]:
 
 
 def message_storage(machine: Machine) -> Iterator[str]:
-    """8, for interrupts: each entry that is in use is an interface's, and serves PASIDs of its VM only."""
+    """8, for interrupts: each entry that is in use is an interface's, and serves PASIDs of its VM only.
+
+    What a VM has as a whole it programs as it likes: that function serves nobody else, and is reset when it leaves.
+    """
     owners: dict[tuple[str, int], Vmm] = {}
     for vmm in machine.vmms.values():
         for mdev in vmm.mdevs.values():
             for wired in mdev.vectors.wired.values():
                 owners[mdev.parent.name, wired.entry] = vmm
+    whole = {function for vmm in machine.vmms.values() for function in vmm.functions.values()}
     for name, device in machine.accelerators.items():
-        for entry in device.interrupts.used():
+        for entry in device.interrupts.used() if name not in whole else ():
             owner, allowed = owners.get((name, entry)), device.interrupts.permission(True, entry)
             if owner is None:
                 yield f"{name} IMS entry {entry} is in use, but no interface's"

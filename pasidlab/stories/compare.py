@@ -209,7 +209,7 @@ def _table(m: Machine) -> str:
     words = device_words(m, vm, dsa.rid)
     with m.timeline.operation("the hypervisor asks VFIO to bind the guest's table"):
         vm.vmm.container.bind_table("dsa0", words)
-    return "done: no PASID of the host, and the host is not asked again"
+    return "done: no PASID of the host, now or later"
 
 
 def _policy(m: Machine) -> str:

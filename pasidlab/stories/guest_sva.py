@@ -60,7 +60,7 @@ def _tell(m: Machine) -> Iterator[str]:
     taken = [event for event in events if event.verb is Verb.ALLOC and event.altitude == HOST]
     expect(len(taken) == (0 if guests else 1), "so many IOASIDs of the host")
     binds = [one for one in _ioctls(m, start) if "bind" in one]
-    expect(bool(binds) is not guests, "the host is not asked to bind" if guests else "the host binds this one PASID")
+    expect(bool(binds) is not guests, "the host binds nothing" if guests else "the host binds this one PASID")
     cost = price(m, start)
     expect((cost.host_words == 0) is guests, f"the {terms.entry} was written once" if guests else "and writes an entry")
 

@@ -40,7 +40,7 @@ def _tell(m: Machine) -> Iterator[str]:
     expect(bound == {"bind the PASID table of dsa0"}, "VFIO is asked for the table, and for no PASID")
     expect(m.kernel.iommu.has_table(functions[0].rid), "from now on the guest's table decides")
 
-    yield f"Three processes bind. Each gets a {terms.entry} in the guest's own memory, and the host is not asked."
+    yield f"Three processes bind. Each gets a {terms.entry} in the guest's own memory; the host is asked for no number."
     start = m.timeline.now
     apps = [vm1.spawn(name) for name in _NAMES]
     numbers = [app.bind(device1, queue="dedicated") for app in apps]

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from pasidlab.timeline.state import Part, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pasidlab.timeline.timeline import Timeline
 
 __all__ = ["Agenda", "EnabledAction"]
@@ -77,11 +79,13 @@ class Agenda(Part, state=("_next",)):
         if not len(self._actions):
             self._next = 0
 
-    def run_all(self, limit: int = 1_000_000) -> int:
+    def run_all(self, limit: int = 1_000_000, settle: Callable[[], None] | None = None) -> int:
         """Run to quiescence, oldest first; returns how many actions ran. More than ``limit`` is a livelock and an
-        error.
+        error. ``settle`` is called when the list is empty, and may enable more.
         """
         for count in range(limit):
+            if settle is not None and not len(self._actions):
+                settle()
             actions = self._actions.keys()
             if not actions:
                 return count

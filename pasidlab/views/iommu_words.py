@@ -131,7 +131,7 @@ STRUCTURES: Final = {
 
 WHOLE: Final = {
     "title": "Guests' own tables, and what binds them",
-    "note": "One arrow for a whole table: the host is not asked for single PASIDs, and no IOASID stands for them.",
+    "note": "One line for a whole table: the host is asked for no single PASID, and no IOASID stands for them.",
     "host": "entries of the host",
     "memory": "memory of {vm}",
     "no-vm": "no VM yet",

@@ -2,8 +2,9 @@
 
 What :mod:`pasidlab.views.mapping` shows where the guest owns its table (SMMUv3, AMD). On the left are the PASIDs and
 the table as they lie in the guest's memory, in the middle the one entry of the host that binds the table as a whole, on
-the right the second level that bounds it. There is one arrow for the whole table, and none for a single PASID: the host
-is not asked about these, and no IOASID stands for them.
+the right the second level that bounds it. There is one line for the whole table, labelled with the field of the entry
+that points to it (without a head, since it points against the reading), and none for a single PASID: the host is asked
+for none of these, and no IOASID stands for them.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ class _Parts:
         self.nodes.append(self._table(table, f"vm:{slot}", name, found, len(pasids)))
         self._add_entry(entry, name, used, bound)
         label = self.words["table-pointer"]
-        self.edges.append(Edge(f"{table}>{entry}", table, entry, state="live", label=label, present=bound, columns=11))
+        bond = Edge(f"{table}>{entry}", table, entry, "link", "live", label=label, present=bound, columns=11)
+        self.edges.append(bond)
 
     def _table(self, key: str, frame: str, name: str, found: DeviceTable | None, count: int) -> Node:
         """The guest's table of one device."""

@@ -34,7 +34,7 @@ WIRE: Final = {
     "no-enqcmd-out": "MMIO stores only",
     "policy-own": "the guest owns its table",
     "policy-own-rule": "its numbers go as they are",
-    "policy-own-more": "the host is not asked",
+    "policy-own-more": "the host is asked for none",
     "directory": "{half} directory [{entry}]",
     "table": "table [{entry}]",
     "no-table": "not read",

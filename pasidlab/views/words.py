@@ -77,7 +77,7 @@ _SENTENCES: Final[dict[Verb, str]] = {
     Verb.INTERRUPT: "interrupt: {subject}",
     Verb.WRITE_MSR: "{subject}",
     Verb.ENQCMD: "{subject}",
-    Verb.MOVDIR64B: "MOVDIR64B {subject}",
+    Verb.MOVDIR64B: "{subject}",
     Verb.TRANSLATE: "translates {subject}",
     Verb.EXIT_VMX: "VM {subject}",
     Verb.BLOCK_ENTRY: "keeps out of the guest: {subject}",

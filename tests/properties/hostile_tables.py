@@ -158,6 +158,9 @@ class TableMischief(Mischief):
         if (rid := self.any_of(driver.devices.keys())) is None:
             return
         at, count = driver.device_entry(rid), self.entry_layout.word_count
+        if at is None:
+            self.seen["trips over its own tables"] += 1
+            return
         words = memory.load_words(at, count)
         if self.r.random() < 0.5:
             words = self.entry_layout.change(words, **self.changed_entry(vm))
@@ -174,7 +177,10 @@ class TableMischief(Mischief):
         driver, memory = vm.kernel.iommu, vm.kernel.platform.memory
         if (rid := self.any_of(driver.devices.keys())) is None or (vm.name, rid) not in self.entries_at_boot:
             return
-        memory.store_words(driver.device_entry(rid), self.entries_at_boot[vm.name, rid])
+        if (at := driver.device_entry(rid)) is None:
+            self.seen["trips over its own tables"] += 1
+            return
+        memory.store_words(at, self.entries_at_boot[vm.name, rid])
         self.submit(vm, self.known(rid))
 
     def table_entry(self, vm):
@@ -182,8 +188,8 @@ class TableMischief(Mischief):
         driver, r = vm.kernel.iommu, self.r
         if (rid := self.any_of(driver.devices.keys())) is None:
             return
-        pasid = r.choice((0, 1, 1, 1, 2, 3, r.getrandbits(20)))
-        if (at := driver.entry_table(rid).address(pasid)) is None:
+        pasid, table = r.choice((0, 1, 1, 1, 2, 3, r.getrandbits(20))), driver.entry_table(rid)
+        if table is None or (at := table.address(pasid)) is None:
             return
         words = self.entry_of_pasid(vm)
         self.said += f" {rid:#x} PASID {pasid} {tuple(map(hex, words))}"

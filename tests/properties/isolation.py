@@ -382,7 +382,9 @@ class TableCentre(DataCentre):
     def plug(self):
         """A device for the host, and one for each VM that comes early enough."""
         for at in range(4):
-            self.m.plug_accelerator(f"dsa{at}", shared=1, dedicated=2, ats=self.r.random() < 0.75)
+            ats = self.r.random() < 0.7
+            stall = not ats and not self.m.kernel.iommu.why_no_stalls and self.r.random() < 0.7
+            self.m.plug_accelerator(f"dsa{at}", shared=1, dedicated=2, ats=ats, stall=stall)
 
     def move_in(self, name):
         """A VM with one or two devices and a first program."""

@@ -139,18 +139,6 @@ def smmu_binds_what_the_guest_wrote(stack):
     replace(stack, smmu_nested, "stream_entry", as_it_is)
 
 
-def smmu_takes_the_guests_second_stage(stack):
-    """S2TTB comes from the guest."""
-    bind = smmu_nested.stream_entry
-
-    def as_it_is(driver, domain, rid, guest):
-        words, ats = bind(driver, domain, rid, guest)
-        root = STE["S2TTB"].get(guest)
-        return (STE.change(words, S2TTB=root) if root else words), ats
-
-    replace(stack, smmu_nested, "stream_entry", as_it_is)
-
-
 def smmu_takes_the_guests_vmid(stack):
     """S2VMID comes from the guest, and tags its translations."""
     second = SmmuDriver.second_stage
@@ -360,7 +348,6 @@ SMMU_MUTANTS = (
     smmu_forwards_the_guests_vmid,
     smmu_forwards_any_requester,
     smmu_binds_what_the_guest_wrote,
-    smmu_takes_the_guests_second_stage,
     smmu_takes_the_guests_vmid,
     smmu_second_stage_of_another_vm,
     smmu_reuses_vmids_unflushed,

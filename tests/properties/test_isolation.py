@@ -50,8 +50,8 @@ NEEDED = {
         "policy refuse": 5,
         "event reclaim": 50,
     },
-    "smmuv3": {**dict.fromkeys(TABLE_MOVES, 1), **EVERYWHERE},
-    "amdvi": {**dict.fromkeys(TABLE_MOVES, 1), **EVERYWHERE},
+    "smmuv3": {**dict.fromkeys(TABLE_MOVES, 1), **EVERYWHERE, "travel": 2},
+    "amdvi": {**dict.fromkeys(TABLE_MOVES, 1), **EVERYWHERE, "travel": 2},
 }
 """How often each of these has to occur for the courses to mean anything."""
 

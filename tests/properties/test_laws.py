@@ -279,6 +279,12 @@ def test_causes_form_a_tree_under_each_call(iommu, data):
 
 WIRING = {
     "RegisterFile._rows",
+    "AmdUnit._fixed",
+    "AmdWalker._alone",
+    "AmdWalker._nested",
+    "SmmuRules.granules",
+    "SmmuRules.granules_1",
+    "VirtualAmd._fixed",
     "VtdUnit._fixed",
     "VirtualVtd._fixed",
     "VtdRules.depths",

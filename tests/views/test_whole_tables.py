@@ -27,8 +27,8 @@ BINDING = [family.name for family in FAMILIES.values() if family.binds_tables]
 pytestmark = pytest.mark.parametrize("iommu", BINDING)
 
 
-def test_one_arrow_stands_for_the_whole_table(iommu: str) -> None:
-    """PASIDs lead to the guest's table, the table to the host's entry, the entry to the second level; no other way."""
+def test_one_line_stands_for_the_whole_table(iommu: str) -> None:
+    """PASIDs lead to the guest's table, the host's entry stands for all of it, and leads to the second level."""
     figure = guest_to_host(whole_function(iommu))
     ways = [(edge.tail, edge.head) for edge in figure.edges if edge.present]
     assert sorted(ways) == [
@@ -37,7 +37,7 @@ def test_one_arrow_stands_for_the_whole_table(iommu: str) -> None:
         ("table:0:dsa0", "entry:dsa0"),
     ]
     assert figure.node("entry:dsa0").word == "table bound"
-    assert "One arrow for a whole table" in text(figure)
+    assert "One line for a whole table" in text(figure)
 
 
 def test_a_pasid_that_is_gone_keeps_its_place_and_nothing_moves(iommu: str) -> None:

@@ -34,7 +34,7 @@ from pasidlab.hardware.accelerator.engine import (
     report,
     succeeded,
 )
-from pasidlab.hardware.accelerator.page_waits import PATIENCE, WaitingWork
+from pasidlab.hardware.accelerator.page_waits import HOLDS, PATIENCE, WaitingWork
 from pasidlab.hardware.accelerator.progress import Progress
 from pasidlab.hardware.dma import DmaPort
 from pasidlab.hardware.layouts.dsa import GENCAP, HW_DESC, WQCFG
@@ -129,7 +129,7 @@ class Execution:
         return device.agenda.enable(device, f"{_HELD} {number}", label)
 
     def _resume(self, waited: WaitingWork) -> None:
-        if waited.code == ResponseCode.SUCCESS:
+        if waited.code == ResponseCode.SUCCESS and waited.tries < HOLDS:
             self._step(waited.progress, waited)
         else:
             self._fail_page(waited)
@@ -150,12 +150,11 @@ class Execution:
                 else:
                     self._step_one(progress, work, progress.done)
             except _MustWait as wait:
-                if wait.blocked.tag is not None:
-                    self.device.waits.hold(WaitingWork(wait.progress, wait.blocked.request, tag=wait.blocked.tag))
-                    return
                 tries = waited.tries + 1 if waited is not None and waited.request == wait.blocked.request else 0
-                waiting = WaitingWork(wait.progress, wait.blocked.request, tries)
-                if tries < PATIENCE:
+                waiting = WaitingWork(wait.progress, wait.blocked.request, tries, tag=wait.blocked.tag)
+                if waiting.tag is not None:
+                    self.device.waits.hold(waiting)
+                elif tries < PATIENCE:
                     self.device.wait_for_page(waiting)
                 else:
                     self._fail_page(waiting)

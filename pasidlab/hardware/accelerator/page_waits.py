@@ -6,7 +6,8 @@ descriptor that was aborted leaves its group behind until the answer has come, s
 
 An IOMMU that holds a faulting request instead of blocking it (the stall model of SMMUv3) makes a descriptor wait too,
 whether it asked for that or not: the device's engine hears nothing until the request is resumed. Those descriptors have
-no group; the unit's tag names them.
+no group; the unit's tag names them. Silicon would let software resume and hold the same request for ever, and time
+would pass; here none does, so that a descriptor ends which was resumed :data:`HOLDS` times for one page (our choice).
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from pasidlab.timeline import Part, Table
 if TYPE_CHECKING:
     from pasidlab.timeline import Timeline
 
-__all__ = ["NOT_READY", "PATIENCE", "PageWaits", "WaitingWork"]
+__all__ = ["HOLDS", "NOT_READY", "PATIENCE", "PageWaits", "WaitingWork"]
 
 NOT_READY: Final = -1
 """In place of the number of an enabled action: the descriptor cannot go on yet."""
 PATIENCE: Final = 4
 """How often the device asks for one page that is not there although the answer was success (UNVERIFIED: its number)."""
+HOLDS: Final = 64
+"""How often a request that the IOMMU held is tried again for the same page before its descriptor ends."""
 _GROUPS: Final = 1 << 9
 
 

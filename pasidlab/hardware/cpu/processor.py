@@ -160,7 +160,7 @@ class Cpu(Actor, state=("af", "cf", "ia32_pasid", "of", "pf", "sf", "vmcs", "zf"
         self._enter(store)
         words = ENQCMD_COMMAND.from_bytes(source)
         self._check_destination(store, destination)
-        event = self.emit(Verb.MOVDIR64B, f"{destination:#x}", cpu=self.path, destination=destination)
+        event = self.emit(Verb.MOVDIR64B, f"{store} {destination:#x}", cpu=self.path, destination=destination)
         with self.timeline.because(event):
             try:
                 mmio.post64(destination, ENQCMD_COMMAND.to_bytes(words))

@@ -74,7 +74,8 @@ class Family(NamedTuple):
         if identity is None:
             return
         if not isinstance(identity, self.identity):
-            raise ValueError(f"identity must be a {self.identity.__name__}, not {identity!r}")
+            where = f"{self.identity.__module__}.{self.identity.__name__}"
+            raise ValueError(f"identity must be one of {self.title} ({where}), not of type {type(identity).__name__}")
         identity.check_silicon()
         if memory > 1 << identity.address_bits:
             bits = identity.address_bits

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import ipywidgets as w
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["MachinePanel", "MistakePanel", "Panel", "ProcessPanel", "VmPanel"]
 
 Act = Callable[[Callable[["Machine"], Message]], None]
+_CUT: Final = 150
+"""Longer hints do not fit into their place."""
 
 
 class Panel:
@@ -266,7 +268,9 @@ def _numbers(machine: Machine) -> Mapping[str, tuple[str, str]]:
 
 
 def _hint(words: str) -> str:
-    return f'<div class="pl-hint" title="{escape(words)}">{escape(words)}</div>'
+    """A hint; of a long one, which is cut, the whole appears under the pointer."""
+    more = f' title="{escape(words)}"' if len(words) > _CUT else ""
+    return f'<div class="pl-hint"{more}>{escape(words)}</div>'
 
 
 def _not_to_free(machine: Machine, process: str) -> str:

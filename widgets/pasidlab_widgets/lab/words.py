@@ -288,7 +288,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     ),
     "assign-pf-whole": (
         "{device} belongs to {vm} as a whole",
-        "Nobody mediates. The guest owns its table of PASIDs: the host binds it whole, once, and is not asked again.",
+        "Nobody mediates. The guest owns its table of PASIDs: the host binds it whole, and is asked for no PASID.",
     ),
     "assign-pf-own": (
         "{device} belongs to {vm} as a whole",
@@ -299,7 +299,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "bind-whole": (
         "{process} has PASID {pasid}",
         "Guest PASID {pasid} of {where} is an entry in the guest's own table, and no number of the host stands for it. "
-        "The host was not asked.",
+        "The host was asked for none; it carried out invalidations.",
     ),
     "bind-guest": (
         "{process} in {where} is bound: guest PASID {pasid}, host PASID {host}",
@@ -319,7 +319,10 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     ),
     "unbind": ("{process} is unbound from {device}", "{left}"),
     "unbind-guest": ("", "Its PASID {pasid} is back in the pool; KVM's entry and the host's PASID entry are gone."),
-    "unbind-whole": ("", "The entry of PASID {pasid} in the guest's own table is gone. The host was not asked."),
+    "unbind-whole": (
+        "",
+        "The entry of PASID {pasid} in the guest's own table is gone. The host was asked for nothing but invalidations.",
+    ),
     "unbind-host": ("", "Its PASID {pasid} is back in the pool, and the PASID entry is gone."),
     "free-early": (
         "{process} gave guest PASID {guest} back before it unbound",

@@ -4,6 +4,9 @@ Not a thing of silicon: it is how a checker reads what silicon reads. A cached l
 tables alone. Rights may have become more since, never less; accessed and dirty bits do not count. What was found
 through a guest's own tables (GCR3 tables at guest-physical addresses) is marked as the guest's affair.
 
+Lines of the host table belong to the device table entry: they are in use also while no request of the device could be
+served, because the guest has no valid GCR3 entry, or its entry allows nothing.
+
 A GCR3 table may be a guest's work and name itself: each table is visited once for each level, under the lowest PASID
 that reaches it, so that the time is bounded by the memory.
 """
@@ -29,7 +32,8 @@ from pasidlab.hardware.iommu.amdvi.faults import Reason
 from pasidlab.hardware.iommu.amdvi.rules import ADDRESS, HOST_SHIFT
 from pasidlab.hardware.iommu.amdvi.walk import Errand
 from pasidlab.hardware.iommu.contract import CacheLine, EntryKind, Stop, TableEntry
-from pasidlab.hardware.layouts.amd import DTE, GCR3_ENTRY, V1_PTE, V2_PTE
+from pasidlab.hardware.layouts.amd import DEVICE_TABLE_REG, DTE, GCR3_ENTRY, V1_PTE, V2_PTE
+from pasidlab.hardware.memory import PAGE_SIZE
 from pasidlab.hardware.pcie import Access, DmaRequest, format_rid
 
 if TYPE_CHECKING:
@@ -40,6 +44,8 @@ __all__ = ["cache_lines", "entries_behind"]
 _MARKS: Final = 1 << 5 | 1 << 6
 _ENTRIES: Final = 512
 _READ: Final = Access.READ
+_TRANSLATED: Final = DTE["V"].mask | DTE["TV"].mask
+_MODE: Final = DTE["Mode"].mask
 
 
 # --- entries ----------------------------------------------------------------------------------------------------------
@@ -132,14 +138,34 @@ class _Known(NamedTuple):
     line: DteLine
 
 
+def _host_tables(unit: AmdUnit) -> Iterator[tuple[int, DteLine]]:
+    """Every device table entry that can be used and names a host table, by requester ID."""
+    table = unit.lookup().table
+    for page in range(DEVICE_TABLE_REG["Size"].get((table,)) + 1):
+        try:
+            words = unit.memory.load_words((table & ADDRESS) + page * PAGE_SIZE, PAGE_SIZE // 8)
+        except BusError:
+            continue
+        for at, word in enumerate(words[:: DTE.word_count]):
+            if word & _TRANSLATED == _TRANSLATED and word & _MODE:
+                rid = page * _ENTRIES // DTE.word_count + at
+                found = unit.find_dte(rid)
+                if found.reason is None and found.line is not None:
+                    yield rid, found.line
+
+
 class _Tables:
-    """What the tables say now: entries by domain and PASID, and by domain alone."""
+    """What the tables say now: entries by domain and PASID, and by domain alone.
+
+    Where a tag is not found, every device table entry with a host table is looked at, once.
+    """
 
     def __init__(self, unit: AmdUnit, present: Iterable[TableEntry]) -> None:
         self.unit, self.lookup = unit, unit.lookup()
         self.by_pasid: dict[tuple[int, int], _Known] = {}
         self.by_domain: dict[int, _Known] = {}
         self.guests: set[int] = set()
+        self._looked_at_all = not unit.translation_enabled
         lines: dict[int, DteLine | None] = {}
         for entry in present:
             if entry.rid not in lines:
@@ -159,6 +185,15 @@ class _Tables:
 
     def known(self, did: int, tag: int) -> _Known | None:
         """The entry behind a tag."""
+        found = self._known(did, tag)
+        if found is None and not self._looked_at_all:
+            self._looked_at_all = True
+            for rid, line in _host_tables(self.unit):
+                self._add(_Known(_of_device(rid, line), line._replace(allowed=3)))
+            found = self._known(did, tag)
+        return found
+
+    def _known(self, did: int, tag: int) -> _Known | None:
         return self.by_domain.get(did) if tag == HOST else self.by_pasid.get((did, tag))
 
     def walk(

@@ -6,7 +6,8 @@ the device's own GCR3 table, or through a guest's, over the host table of its VM
 are bound by :mod:`..bindings`.
 
 The same code drives the silicon on the host and the emulated unit in a guest. What the feature registers say makes the
-difference: the emulated unit has no host translation (HATS=3), and INVALIDATE_IOMMU_ALL is not there.
+difference: the emulated unit has no host translation (HATS=3), and INVALIDATE_IOMMU_ALL is not there, so that its
+driver names what is to be forgotten.
 
 **DomainIDs.** Caches tag translations with (DomainID, PASID). A device's own GCR3 table has a DomainID of its own
 (Linux since 6.8, ``gcr3_info.domid``), a VM's domain has one, and so has each bound table of a guest. Whenever a device
@@ -107,7 +108,7 @@ class AmdDriver(IommuDriver):
         return self.unit.second_levels
 
     def _switch_on(self, ring: AmdPageRing) -> None:
-        """Rings and device table first; IommuEn last; then the unit forgets whatever it had."""
+        """Rings and device table first; IommuEn last; then the unit forgets what it may have had (:meth:`_forget`)."""
         words = "with" if self.unit.guest_translation else "without"
         after = f"device table at {self.table.base:#x}"
         event = self.emit(Verb.BOOT, f"AMD IOMMU {words} guest translation", after=after)
@@ -122,8 +123,22 @@ class AmdDriver(IommuDriver):
                 control |= _GUEST_TABLES
             self.mmio.write(reg.BASE + reg.CONTROL, control)
             self.mmio.write(reg.BASE + reg.CONTROL, control | _ENABLE)
-            if self.unit.invalidate_all:
-                self.queue.submit(self.queue.everything())
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let the unit forget what it may have had before this driver (``iommu_flush_all_caches`` of Linux 6.1).
+
+        One command with EFR.IA. Without it Linux gives one for each requester ID and then one for each DomainID, both
+        from 0 to the last device that the firmware names (``last_bdf``). UNVERIFIED, and taken here: a list that names
+        nobody, hence 0 alone, which is also the DomainID of every entry that the device table has now. The entry of
+        any other device is forgotten when the driver writes it; other DomainIDs are taken to have left nothing. The
+        table of interrupt remapping, which Linux flushes in between, is not modelled.
+        """
+        if self.unit.invalidate_all:
+            self.queue.submit(self.queue.everything())
+            return
+        self.queue.submit(self.queue.device_entry(0))
+        self.queue.submit(self.queue.domain_pages(entries.domain_id(entries.BLOCKED)))
 
     # --- devices ------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from pasidlab.hardware.iommu.amdvi.register_file import CONTROL, DEV_TAB
 from pasidlab.hardware.layouts.amd_queue import CMD_INV_ALL, CMD_INV_DEVTAB, CMD_INV_IOMMU_PAGES
 from pasidlab.hardware.pcie import WHOLE_SPACE, Access
 from tests.hardware.iommu.amdvi.by_hand import (
+    BEYOND,
     DOMAIN,
     GCR3,
     GPA,
@@ -298,3 +299,56 @@ def test_lines_of_a_table_that_a_guest_owns_are_marked_so(nested):
         *((DTE_CACHE, False), (TLB, False), (PAGING_CACHE, False)),
         *((GCR3_CACHE, True), (TLB, True), (PAGING_CACHE, True)),
     }
+
+
+def kept_of_a_guest(nested):
+    """Lines by whether they belong to the host table, with what is said, whether orphan, whether the guest's own."""
+    nested.host_maps(GCR3, GCR3 + 0x1000)
+    nested.control(*ON, "GCR3TRPMode")
+    nested.command(pages(), pages(PASID))
+    nested.ask()
+
+    def found():
+        lines = nested.unit.cache_lines(nested.unit.entries(RID), every=True)
+        return {("host table" in str(line), bool(line.said), line.orphan, line.guest) for line in lines if line.did >= 0}
+
+    return found
+
+
+@pytest.mark.parametrize("entry", [{"GIOV": 1}, {"GIOV": 1, "IR": 0, "IW": 0}])
+def test_lines_of_the_host_table_belong_to_the_device_table_entry(nested, entry):
+    """A guest without a valid GCR3 entry has no entries, but its VM's table is in force; the rest is its own affair."""
+    found = kept_of_a_guest(nested)
+    nested.dte(GV=1, Mode=4, **entry)
+    nested.memory.store(nested.gcr3(), 0)
+    assert nested.unit.entries(RID) == []
+    assert found() == {(True, False, False, False), (False, True, True, True)}
+
+
+@pytest.mark.parametrize("entry", [{"V": 0}, {"TV": 0}, {"Mode": 0}, {"Mode": 7}, {"DomainID": 9}])
+def test_lines_of_a_host_table_that_no_entry_names_are_orphans(nested, entry):
+    """Not valid, not translated, no host table, an impossible one, another domain."""
+    found = kept_of_a_guest(nested)
+    nested.dte(**({"GV": 1, "GIOV": 1, "Mode": 4} | entry))
+    nested.memory.store(nested.gcr3(), 0)
+    assert (True, True, True, False) in found()
+    assert (True, False, False, False) not in found()
+
+
+def test_other_pages_of_the_host_table_are_found_through_the_device_table_entry_too(nested):
+    """A change of the VM's table is seen while the guest has no valid GCR3 entry."""
+    found = kept_of_a_guest(nested)
+    nested.dte(GV=1, Mode=4, GIOV=1)
+    nested.memory.store(nested.gcr3(), 0)
+    nested.host(GPA, OTHER)
+    assert (True, True, False, False) in found()
+
+
+def test_a_device_table_that_no_memory_answers_for_names_nothing(nested):
+    """Its lines are orphans; switched off, the unit uses none of its tables."""
+    found = kept_of_a_guest(nested)
+    nested.unit.mmio_write(DEV_TAB, BEYOND | 0x1FF)
+    assert (True, True, True, False) in found()
+    nested.unit.mmio_write(DEV_TAB, TABLE | 0x1FF)
+    nested.control()
+    assert (True, True, True, False) in found()

@@ -31,9 +31,22 @@ def test_guest_translation_logs_and_commands_are_switched_on(bench):
 
 
 def test_the_unit_forgets_everything_when_it_is_taken_into_use(make_bench):
-    """INVALIDATE_IOMMU_ALL is the first command; a unit without it is taken to be empty."""
-    assert make_bench().names[0] == "INVALIDATE_IOMMU_ALL"
-    assert "INVALIDATE_IOMMU_ALL" not in make_bench(AmdIdentity(ia=False)).names
+    """INVALIDATE_IOMMU_ALL is the first command, and does it alone."""
+    bench = make_bench()
+    assert bench.names[0] == "INVALIDATE_IOMMU_ALL"
+    assert bench.unit.seen[1][0].field("devid") == RID
+
+
+def test_a_unit_that_cannot_forget_all_at_once_is_told_what(make_bench):
+    """Without EFR.IA: the first device entry, then all pages of its DomainID with their tables."""
+    bench = make_bench(AmdIdentity(ia=False))
+    assert bench.names[:2] == ["INVALIDATE_DEVTAB_ENTRY", "INVALIDATE_IOMMU_PAGES"]
+    assert "INVALIDATE_IOMMU_ALL" not in bench.names
+    entry, pages = bench.unit.seen[0][0], bench.unit.seen[1][0]
+    assert entry.field("devid") == 0
+    assert pages.words == bench.driver.queue.domain_pages(0)
+    assert pages.field("PDE") == 1
+    assert pages.pasid is None
 
 
 def test_a_unit_without_guest_translation_has_no_pasids(make_bench):
