@@ -91,7 +91,7 @@ def _run(name: str, *, quiet: bool) -> int:
         for chapter in play(story):
             print(f"\n{chapter.caption}\n")
             steps += len(chapter.events)
-            if not quiet:
+            if chapter.events and not quiet:
                 print("\n".join(ladder_text(flow(chapter.events, "")).splitlines()[1:]))
     except StoryBroken as broken:
         print(f"\nBROKEN: {broken}", file=sys.stderr)

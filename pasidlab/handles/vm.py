@@ -224,10 +224,10 @@ class VirtualMachine(Handle):
 
     @verb
     def free_pasid(self, pasid: int) -> None:
-        """Let the guest give a PASID back by virtual command, bound or not: what a forgetful or hostile guest may do.
+        """Let the guest give a PASID back to its hypervisor, bound or not: what a forgetful or hostile guest may do.
 
-        Errors: ``-EINVAL`` the hypervisor answers "invalid PASID": the VM does not own it; ``-EOPNOTSUPP`` the guest
-        owns its table of PASIDs, and its numbers are none of the host's.
+        On VT-d that is a virtual command. Errors: ``-EINVAL`` the hypervisor answers "invalid PASID": the VM does not
+        own it; ``-EOPNOTSUPP`` the guest owns its table of PASIDs, and its numbers are none of the host's.
         """
         if not 0 <= number(pasid, "a PASID") < PASID_LIMIT:
             raise KernelError("EINVAL", f"a PASID must be between 0 and {PASID_LIMIT - 1}, not {pasid}")

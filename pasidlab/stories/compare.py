@@ -12,7 +12,8 @@ model.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Final, NamedTuple
+from textwrap import fill
+from typing import Final, NamedTuple
 
 from pasidlab.errors import KernelError
 from pasidlab.handles import App, AssignedDevice, PhysicalFunction, VirtualMachine
@@ -24,9 +25,7 @@ from pasidlab.timeline import HOST, Verb
 from pasidlab.views.compare import Comparison, Did, Played, Tried, prices, tries
 from pasidlab.views.compare_words import STEPS, TRIES
 from pasidlab.views.price import price
-
-if TYPE_CHECKING:
-    from pasidlab.views.table import Table
+from pasidlab.views.table import Table, table_text
 
 __all__ = ["COMPARE", "Guest", "compare_machines", "play_on", "try_on"]
 
@@ -34,6 +33,7 @@ _TEXT: Final = b"the same bytes on every machine"
 _SIZE: Final = len(_TEXT)
 _MEMORY: Final = 1 << 20
 _QUEUE: Final = "dedicated"
+_WIDE: Final = 110
 
 
 class Guest(NamedTuple):
@@ -243,7 +243,11 @@ _TRIES: Final[dict[str, Callable[[Machine], str]]] = {
 def _tell(m: Machine) -> Iterator[str]:
     """``m`` is the first machine; the others are made here, one of each further kind."""
     machines = [m, *(Machine(iommu=kind) for kind in FAMILIES if kind != m.iommu)]
-    yield f"A machine of each kind ({', '.join(one.iommu for one in machines)}), with one accelerator each."
+    yield (
+        f"A machine of each kind ({', '.join(one.iommu for one in machines)}), with one accelerator each.\n"
+        f"The ladders below, and the number of steps at the end, are those of {m.iommu}. The same is done\n"
+        f"on the others beside it; {_theirs(machines[1:])} show ladders of theirs, `pasidlab compare` all prices."
+    )
     for one in machines:
         one.plug_accelerator("dsa0")
     did: dict[str, list[Did]] = {one.iommu: [] for one in machines}
@@ -255,19 +259,26 @@ def _tell(m: Machine) -> Iterator[str]:
     played = tuple(Played(one, tuple(did[one.iommu])) for one in machines)
     for each in played:
         _expect_as_owned(each)
-        yield f"{each.family.title}. In all: {each.total}."
     found = Comparison(played, tuple((one.iommu, tuple(try_on(one.iommu))) for one in machines))
-    bind = STEPS["bind"][0]
-    for table, prefix in ((prices(found, "bind"), f"{bind[0].upper()}{bind[1:]}, "), (tries(found), "Tried: ")):
-        yield from _rows(table, prefix)
+    yield table_text(prices(found, "bind"))
+    yield table_text(prices(found))
+    yield from _answers(tries(found))
 
 
-def _rows(table: Table, prefix: str) -> Iterator[str]:
-    """A table as sentences, a row each."""
-    names = [column.key for column in table.columns[1:]]
+def _theirs(machines: Iterable[Machine]) -> str:
+    """The commands that show ladders of these."""
+    return " and ".join(f"`pasidlab run guest-sva-{one.iommu}`" for one in machines)
+
+
+def _answers(table: Table) -> Iterator[str]:
+    """What was tried, a chapter each: a paragraph for the answer of each machine."""
     for row in table.rows:
-        told = "; ".join(f"{name}: {cell}" for name, cell in zip(names, row.cells[1:], strict=True))
-        yield f"{prefix}{row.cells[0]}. {told}."
+        told = zip(table.columns[1:], row.cells[1:], strict=True)
+        yield "\n".join((f"Tried: {row.cells[0]}.", *(_answer(column.key, words) for column, words in told)))
+
+
+def _answer(kind: str, words: str) -> str:
+    return fill(words, _WIDE, initial_indent=f"  {kind:<8}", subsequent_indent=" " * 10, break_on_hyphens=False)
 
 
 def _expect_as_owned(one: Played) -> None:

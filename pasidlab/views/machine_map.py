@@ -146,7 +146,7 @@ class _Map:
         driver = vm.kernel.drivers[name]
         busy = any(driver.channel_of(process) is not None for process in vm.kernel.processes.values())
         kind, words = ("adi", f"{mdev.queue.mode} queue") if mdev is not None else ("device", "whole function")
-        state, word = ("live", "in use") if busy else ("idle", "")
+        state, word = ("live", "used" if kind == "device" else "in use") if busy else ("idle", "")
         self.nodes.append(Node(key, (name, words), kind, frame, state, word=word, columns=_BOX))
 
     def _wire(self, key: str, vm: VirtualMachine, name: str, driver: Driver) -> None:

@@ -32,7 +32,7 @@ __all__ = ["whole_tables"]
 _PASIDS: Final = 16
 """PASIDs drawn one by one, over all VMs; the rest is folded into one box for each device."""
 _MOST: Final = 64
-_PASID, _TABLE, _ENTRY, _SECOND = 16, 26, 34, 24
+_PASID, _TABLE, _ENTRY, _SECOND = 16, 24, 32, 20
 
 
 def whole_tables(machine: Machine, room: Room) -> Figure:

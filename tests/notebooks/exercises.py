@@ -16,11 +16,12 @@ Space: TypeAlias = "dict[str, object]"
 
 
 class Lesson:
-    """One notebook: its code cells, its recorded solutions by number, the numbers that it asks."""
+    """One notebook: its first cell, its code cells, its recorded solutions by number, the numbers that it asks."""
 
     def __init__(self, name: str) -> None:
         self.path = NOTEBOOKS / f"{name}.ipynb"
         cells = nbformat.read(self.path, as_version=4).cells
+        self.head = str(cells[0].source)
         self.code = [str(cell.source) for cell in cells if cell.cell_type == "code"]
         found = [pair for cell in cells for pair in SOLUTION.findall(cell.source)]
         self.solutions = {int(number): body.strip("\n") for number, body in found}

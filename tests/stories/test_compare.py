@@ -6,7 +6,8 @@ import pytest
 
 from pasidlab import KernelError, Machine
 from pasidlab.hardware.iommu.families import FAMILIES
-from pasidlab.stories.compare import compare_machines, play_on, try_on
+from pasidlab.stories import STORIES, play
+from pasidlab.stories.compare import COMPARE, compare_machines, play_on, try_on
 from pasidlab.timeline import HARDWARE, HOST, Verb
 from pasidlab.views.compare import Comparison, Did, Moment, Tried
 from pasidlab.views.compare_words import STEPS, TRIES
@@ -107,6 +108,35 @@ def test_a_price_can_be_asked_for_at_any_moment_of_the_past(kind: str) -> None:
             assert now.traps >= before.traps
             before = now
     time.go(time.last)
+
+
+@pytest.fixture(scope="module")
+def captions() -> list[str]:
+    """What the story says."""
+    return [chapter.caption for chapter in play(COMPARE)]
+
+
+def test_the_story_says_whose_ladder_it_is(captions: list[str]) -> None:
+    """That of the machine it is played on; ladders of the others are other stories, which exist."""
+    assert "The ladders below, and the number of steps at the end, are those of vtd." in captions[0]
+    for kind in FAMILIES:
+        assert (f"`pasidlab run guest-sva-{kind}`" in captions[0]) == (kind != "vtd")
+        assert f"guest-sva-{kind}" in STORIES
+
+
+def test_the_story_tells_its_prices_in_tables_and_its_tries_a_machine_a_paragraph(captions: list[str]) -> None:
+    """Nothing wider than a page, and each answer whole."""
+    assert [words.splitlines()[0] for words in captions if words.startswith("The price")] == [
+        "The price: a process binds",
+        "The price: in all",
+    ]
+    told = [words for words in captions if words.startswith("Tried: ")]
+    assert [words.splitlines()[0] for words in told] == [f"Tried: {words}." for words in TRIES.values()]
+    for words, what in zip(told, TRIES, strict=True):
+        assert max(map(len, words.splitlines())) <= 110
+        for kind in FAMILIES:
+            answer = next(str(one) for one in try_on(kind) if one.what == what)
+            assert f"{kind} {answer}" in " ".join(words.split())
 
 
 def test_places_of_the_slider_are_linked_events(found: Comparison) -> None:

@@ -288,7 +288,10 @@ class IommuDriver(Actor, ABC):
         """In a guest: give a PASID back to the hypervisor; whether it took it. ``-EOPNOTSUPP``: the numbers are the
         guest's own here.
         """
-        raise KernelError("EOPNOTSUPP", f"{self.altitude} must get its PASIDs from a hypervisor to give one back")
+        raise KernelError(
+            "EOPNOTSUPP",
+            f"{self.altitude} must get its PASIDs from a hypervisor to give one back, but {self.why_whole_tables}",
+        )
 
     def attach_aux(self, domain: Domain, rid: int, host_set: IoasidSet) -> int:
         """Attach a domain beside a device's own one; returns its default PASID. ``-EOPNOTSUPP`` unless VT-d."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pasidlab.hardware.iommu.families import FAMILIES
 from pasidlab.timeline import HOST
+from pasidlab_widgets.lab.hypervisor_words import OWN_QUOTA
 from pasidlab_widgets.lab.words import EMPTY, QUOTA
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ __all__ = [
     "devices",
     "free_name",
     "ioasids",
+    "modes",
     "openable",
     "places",
     "processes",
@@ -74,6 +77,17 @@ def queues(machine: Machine, device: str) -> list[Option]:
     return [(f"wq{wq} {modes[hardware.wq_field(wq, 'mode')]}", str(wq)) for wq in range(hardware.num_wqs)]
 
 
+def modes(machine: Machine) -> list[Option]:
+    """The kinds of queues of which an interface can be cut: a shared one needs an enqueue instruction.
+
+    >>> from pasidlab import Machine
+    >>> modes(Machine()), modes(Machine(iommu="smmuv3"))
+    ([('shared', 'shared'), ('dedicated', 'dedicated')], [('dedicated', 'dedicated')])
+    """
+    enqueues = FAMILIES[machine.iommu].architecture.enqueues
+    return [(mode, mode) for mode in ("shared", "dedicated") if enqueues or mode != "shared"]
+
+
 def work(machine: Machine) -> list[Option]:
     """What could happen next, oldest first; of very much the beginning."""
     return [(f"{action.number}: {action.label}", str(action.number)) for action in machine.pending[:_MOST_WORK]]
@@ -92,10 +106,14 @@ def vms(machine: Machine) -> list[Option]:
 def allowance(machine: Machine, name: str) -> str:
     """What the VM of this name may have by the policy of the machine; without a VM, what a quota is there.
 
+    Where guests own their tables of PASIDs, that no quota counts them.
+
     >>> from pasidlab import Machine
     >>> m = Machine(); vm = m.create_vm("vm1", quota=4); allowance(m, "vm1")
     'vm1 uses 0 of 4 PASIDs set aside for it.'
     """
+    if FAMILIES[machine.iommu].binds_tables:
+        return OWN_QUOTA
     if not name:
         return QUOTA[machine.quota_policy][0]
     vm = machine.vm(name)

@@ -84,6 +84,10 @@ class Menu:
         """What a person reads in the menu."""
         return [label for label, _ in self.widget.options]
 
+    def explain(self, words: str = "") -> None:
+        """Say in the tooltip why something is not offered."""
+        self.widget.tooltip = words or None
+
     def offer(self, options: Sequence[tuple[str, str]]) -> None:
         """Offer other options; the choice stays if it is among them, else the first is chosen."""
         wanted = tuple(options) or ((EMPTY["choose"], ""),)

@@ -18,7 +18,7 @@ from pasidlab.views.memory_map import MemoryMap
 from pasidlab.views.pasid_table import entry_bits, pasid_table
 from pasidlab.views.room import Room
 from pasidlab.views.tables import table_of
-from pasidlab.views.unit_words import unit_words
+from pasidlab.views.unit_words import terms_of, unit_words
 from pasidlab_widgets.graph import GraphView
 from pasidlab_widgets.lab import choices
 from pasidlab_widgets.lab.controls import Menu
@@ -147,7 +147,7 @@ class EntryPane:
         self._machine: Machine | None = None
         self._chosen: tuple[str, int] | None = None
         self._opened = opened
-        self._structure = StructureView(height, EMPTY["entry-title"], EMPTY["entry"], self._follow)
+        self._structure = StructureView(height, "", "", self._follow)
         self.beside = (self._structure.picture,)
         self.widget: w.Widget = self._structure.widget
 
@@ -164,6 +164,9 @@ class EntryPane:
         """Show the present step; mark the fields and bits that changed."""
         self._machine = machine
         known = self._chosen is not None and self._chosen[0] in machine.functions
+        terms = terms_of(machine.unit)
+        entry = terms.entry[:1].upper() + terms.entry[1:]
+        self._structure.wait(EMPTY["entry-title"].format(entry=entry), EMPTY["entry"].format(table=terms.table))
         self._structure.show(entry_bits(machine, *self._chosen) if self._chosen is not None and known else None)
 
     def forget(self) -> None:

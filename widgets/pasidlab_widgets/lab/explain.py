@@ -40,26 +40,41 @@ def refused_before(machine: Machine, step: int, error: KernelError) -> str:
     """
     for event in reversed(machine.timeline.since(step)):
         if event.verb is Verb.REFUSE and event.altitude == HOST and event.subject != error.reason:
-            return say("refused-before", reason=event.subject, name=event.after).sentences[0]
+            name = f" {event.after}" if event.after else ""
+            return say("refused-before", reason=event.subject, name=name).sentences[0]
     return ""
 
 
 def fault_since(machine: Machine, step: int, lesson: str = "") -> Message | None:
-    """The newest DMA fault that the IOMMU recorded after ``step``; the host's log line is quoted.
+    """The newest DMA fault that the IOMMU recorded after ``step``; the line of the kernel that logged it is quoted.
 
     >>> from pasidlab import Machine
     >>> m = Machine(); dsa = m.plug_accelerator("dsa0"); start = m.timeline.now; _ = m.dma(dsa, 9, 0)
-    >>> fault_since(m, start).title
-    'DMA fault 0x59: SPT.2'
+    >>> found = fault_since(m, start); found.title, found.sentences[1]
+    ('DMA fault 0x59: SPT.2', 'The kernel of the host logged it.')
     """
     for event in reversed(machine.timeline.events[step:]):
         code = event.fact("code")
         if event.verb is Verb.FAULT and isinstance(code, int):
             said = BOOKS[machine.unit.reading.family].meaning(code)
-            record = machine.fault_log[-1] if machine.fault_log else ""
             facts = {"code": f"{code:#x}", "label": event.after, "meaning": said[:1].upper() + said[1:]}
-            return say("fault", "fault", **facts).also(lesson, FAULT).printed(record)
+            where, line = _logged(machine, step)
+            logged = say("fault-logged", where=where).sentences if line else ()
+            return say("fault", "fault", **facts).also(*logged, lesson, FAULT).printed(*filter(None, (line,)))
     return None
+
+
+def _logged(machine: Machine, step: int) -> tuple[str, str]:
+    """Whose kernel was the last to log a fault after ``step``, and the line; empty if none has.
+
+    A fault of a device whose table is a guest's own is the guest's affair: the host hands it on and logs nothing.
+    """
+    kernels = {HOST: machine.kernel} | {vm.name: vm.vmm.guest for vm in machine.vms}
+    for event in reversed(machine.timeline.since(step)):
+        kernel = kernels.get(event.altitude) if event.verb is Verb.HANDLE else None
+        if kernel and any(event.subject in entry.splitlines() for entry in kernel.faults.log.values()):
+            return ("the host" if event.altitude == HOST else event.altitude), event.subject
+    return "", ""
 
 
 def copy_stopped(machine: Machine, step: int, outcome: Outcome, lesson: str = "") -> Message | None:

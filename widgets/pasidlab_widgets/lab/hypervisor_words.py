@@ -30,6 +30,15 @@ NUMBERS: Final[dict[str, tuple[str, str]]] = {
 OWN_NUMBERS: Final[dict[str, tuple[str, str]]] = {"": ("the guest's own", "")}
 """What a new VM may have where guests own their tables of PASIDs: there is nothing to choose."""
 
+OWN_QUOTA: Final = "A guest's PASIDs are its own: no quota counts them. No ADIs here (talk T5)."
+"""What stands there in place of what a VM uses of its quota; it is whole in two lines of the panel."""
+
+OWN_IOASIDS: Final = (
+    "Guests own their tables of PASIDs here: no number of theirs is an IOASID of the host. Only processes of the host "
+    "have IOASIDs."
+)
+"""What stands there above the pictures of the host's IOASIDs."""
+
 HYPERVISOR: Final = {
     "off": "You are not the hypervisor",
     "off-more": "Traps of guests are served as they come. Hold them, then let a guest bind, unbind or copy.",

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from html import escape
 from typing import TYPE_CHECKING
 
 import ipywidgets as w
 
+from pasidlab.hardware.iommu.families import FAMILIES
 from pasidlab.views.chains import chains
 from pasidlab.views.changes import mark_figure
 from pasidlab.views.figure import Figure, Node
@@ -23,6 +25,7 @@ from pasidlab.views.room import Room
 from pasidlab_widgets.graph import GraphView
 from pasidlab_widgets.lab import choices
 from pasidlab_widgets.lab.controls import Menu
+from pasidlab_widgets.lab.hypervisor_words import OWN_IOASIDS
 from pasidlab_widgets.lab.pictures import GraphPane, Pane, Stack
 from pasidlab_widgets.lab.words import EMPTY
 
@@ -46,14 +49,15 @@ def ioasid_of(key: str) -> int | None:
 
 
 class IoasidsPane:
-    """Five pictures of which one can be seen. ``inner`` is their stack."""
+    """Five pictures of which one can be seen. ``inner`` is their stack; above it is said when guests have none."""
 
     name = "ioasids"
 
     def __init__(self, panes: list[Pane], guard: Guard) -> None:
         self.inner = Stack(panes, guard)
         self.inner.widget.add_class("pl-inner")
-        self.widget: w.Widget = self.inner.widget
+        self._own = w.HTML(f'<div class="pl-hint">{escape(OWN_IOASIDS)}</div>', layout=w.Layout(display="none"))
+        self.widget: w.Widget = w.VBox([self._own, self.inner.widget])
 
     @property
     def view(self) -> IoasidsPane:
@@ -67,6 +71,7 @@ class IoasidsPane:
 
     def draw(self, machine: Machine) -> None:
         """Show the present step in the picture that can be seen."""
+        self._own.layout.display = "" if FAMILIES[machine.iommu].binds_tables else "none"
         self.inner.refresh(machine)
 
     def forget(self) -> None:

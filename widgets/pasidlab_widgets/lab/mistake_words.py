@@ -1,10 +1,24 @@
-"""The mistakes that the lab offers, in words: a part of the catalogue (:mod:`pasidlab_widgets.lab.words`)."""
+"""The mistakes that the lab offers, in words: a part of the catalogue (:mod:`pasidlab_widgets.lab.words`).
+
+What is said otherwise where a guest owns its table of PASIDs stands in ``OWN_TABLES``, where the processor has no
+enqueue instruction in ``NO_ENQUEUE``. ``table``, ``entry`` and ``store`` are words of the machine.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["MISTAKES"]
+__all__ = ["MISTAKES", "NEVER", "NO_ENQUEUE", "OWN_TABLES", "MistakeWords"]
+
+
+class MistakeWords(NamedTuple):
+    """The name in the menu, what will be tried, what it needs, and what the answer teaches."""
+
+    title: str
+    tried: str
+    needs: str
+    lesson: str
+
 
 MISTAKES: Final[dict[str, tuple[str, str, str, str]]] = {
     # key: (name in the menu, what will be tried, what it needs, what the answer teaches)
@@ -54,9 +68,9 @@ MISTAKES: Final[dict[str, tuple[str, str, str, str]]] = {
     ),
     "dma": (
         "DMA with an unbound PASID",
-        "Let {device} send a read with PASID {pasid}, for which there is no PASID entry.",
+        "Let {device} send a read with PASID {pasid}, for which there is no {entry}.",
         "Needs an accelerator.",
-        "The walk ends at the PASID entry, which is not present.",
+        "The walk ends at the {entry} of this PASID: there is no valid one.",
     ),
     "enqcmd": (
         "ENQCMD without a valid IA32_PASID",
@@ -91,3 +105,37 @@ MISTAKES: Final[dict[str, tuple[str, str, str, str]]] = {
         "It is text and stays text: it is refused, shown, and nothing in it runs.",
     ),
 }
+
+OWN_TABLES: Final[dict[str, tuple[str, str, str, str]]] = {
+    "quota-system": (
+        *MISTAKES["quota-system"][:3],
+        "What is promised to all together fits into the 20 bits of a PASID. It counts numbers of the host, of which "
+        "no guest takes one here.",
+    ),
+    "unknown": (
+        *MISTAKES["unknown"][:3],
+        "A hypervisor hands the {table} of a guest over as a whole; there is no call for one PASID of it.",
+    ),
+    "unknown-free": (
+        *MISTAKES["unknown-free"][:3],
+        "A guest numbers its processes by itself, and the hypervisor has given it no number. Nothing is freed.",
+    ),
+}
+"""Where a guest owns its table, which the host binds as a whole."""
+
+NO_ENQUEUE: Final[dict[str, tuple[str, str, str, str]]] = {
+    "enqcmd": (
+        "Submit to a queue that is not open",
+        "Let {process} submit work to {device} although it is bound to nothing.",
+        "Needs an unbound process and a device with a dedicated queue that it could open.",
+        "A dedicated queue is used by {store} to its portal, a page that the driver maps only into the process that "
+        "has opened the queue.",
+    ),
+}
+"""Where work is submitted by a plain store, and the queue has the PASID."""
+
+NEVER: Final[dict[str, str]] = {
+    "quota-vm": "No quota of a VM can be used up here: {reason}.",
+    "foreign": "No VM here has a PASID of the host that another one could bind: {reason}.",
+}
+"""Mistakes that nobody can make where a guest owns its table, with the reason of the model."""

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pasidlab.errors import KernelError
 from pasidlab.handles import Outcome, PhysicalFunction
+from pasidlab.hardware.iommu.families import FAMILIES
 from pasidlab.hardware.pcie import PASID_LIMIT
 from pasidlab.views.tables import device_entries
 from pasidlab_widgets.lab.choices import apps, bound, device_of, openable
 from pasidlab_widgets.lab.explain import copy_stopped, fault_since, refused, refused_before
 from pasidlab_widgets.lab.message import Message, say
-from pasidlab_widgets.lab.mistake_words import MISTAKES
+from pasidlab_widgets.lab.mistake_words import MISTAKES, NEVER, NO_ENQUEUE, OWN_TABLES, MistakeWords
 
 if TYPE_CHECKING:
     from pasidlab.handles import App, AssignedDevice
     from pasidlab.machine import Machine
 
-__all__ = ["HOSTILE_NAME", "STAGES", "Stage", "attempt", "description", "stage_of"]
+__all__ = ["HOSTILE_NAME", "STAGES", "Stage", "attempt", "description", "offered", "stage_of", "words_of"]
 
 HOSTILE_NAME: Final = '"><script>alert("vm1")</script>'
 _UNMAPPED: Final = 0xDEAD_0000
@@ -44,31 +45,61 @@ def stage_of(machine: Machine, mistake: str) -> Stage | None:
     >>> stage_of(Machine(), "foreign") is None, stage_of(Machine(), "name-empty") is None
     (True, False)
     """
-    return STAGES[mistake](machine)
+    return None if _never(machine, mistake) else STAGES[mistake](machine)
+
+
+def offered(machine: Machine) -> list[tuple[str, str]]:
+    """The menu: name and key of each mistake. What nobody can make on this machine comes last.
+
+    >>> from pasidlab import Machine
+    >>> [offered(Machine(iommu=iommu))[0][1] for iommu in ("vtd", "smmuv3", "amdvi")]
+    ['quota-vm', 'quota-system', 'quota-system']
+    """
+    keys = sorted(MISTAKES, key=lambda mistake: _never(machine, mistake) != "")
+    return [(words_of(machine, mistake).title, mistake) for mistake in keys]
+
+
+def words_of(machine: Machine, mistake: str) -> MistakeWords:
+    """What is true of a mistake on this machine, in its words. What will be tried still lacks the facts of a stage.
+
+    >>> from pasidlab import Machine
+    >>> words_of(Machine(iommu="amdvi"), "dma").lesson
+    'The walk ends at the GCR3 entry of this PASID: there is no valid one.'
+    """
+    family = FAMILIES[machine.iommu]
+    special = (OWN_TABLES if family.binds_tables else {}) | ({} if family.architecture.enqueues else NO_ENQUEUE)
+    title, tried, needs, lesson = special.get(mistake, MISTAKES[mistake])
+    terms = {"table": family.terms.table, "entry": family.terms.entry, "store": family.architecture.store}
+    return MistakeWords(title, tried, _never(machine, mistake) or needs, lesson.format(**terms))
+
+
+def _never(machine: Machine, mistake: str) -> str:
+    """Why nobody can make this mistake on this machine; empty if somebody can."""
+    own = NEVER.get(mistake, "") if FAMILIES[machine.iommu].binds_tables else ""
+    return own.format(reason=machine.kernel.iommu.why_whole_tables)
 
 
 def description(machine: Machine, mistake: str) -> str:
     """What the call will be; if it cannot be made now, what it needs."""
-    _, tried, needs, _ = MISTAKES[mistake]
-    stage = stage_of(machine, mistake)
-    return tried.format(**stage.facts) if stage else needs
+    words, stage = words_of(machine, mistake), stage_of(machine, mistake)
+    return words.tried.format(**stage.facts) if stage else words.needs
 
 
 def attempt(machine: Machine, mistake: str) -> Message:
     """Make a mistake and say what came of it."""
     stage = stage_of(machine, mistake)
-    _, _, needs, lesson = MISTAKES[mistake]
+    words = words_of(machine, mistake)
     if stage is None:
-        return Message("info", needs)
+        return Message("info", words.needs)
     start = machine.timeline.now
     try:
         answer = stage.call()
     except KernelError as error:
-        return refused(error, lesson, refused_before(machine, start, error))
+        return refused(error, words.lesson, refused_before(machine, start, error))
     if isinstance(answer, Outcome):
-        blocked = copy_stopped(machine, start, answer, lesson)
+        blocked = copy_stopped(machine, start, answer, words.lesson)
     else:
-        blocked = fault_since(machine, start, lesson)
+        blocked = fault_since(machine, start, words.lesson)
     return blocked or say("not-refused", "broken", answer=repr(answer))
 
 
@@ -157,7 +188,8 @@ def _unbind(machine: Machine) -> Stage | None:
 def _dma(machine: Machine) -> Stage | None:
     for name in machine.functions.keys():
         pasid = _unbound_pasid(machine, name)
-        facts: dict[str, object] = {"device": name, "pasid": pasid}
+        entry = FAMILIES[machine.iommu].terms.entry
+        facts: dict[str, object] = {"device": name, "pasid": pasid, "entry": entry}
         return Stage(facts, partial(machine.dma, PhysicalFunction(machine, name), pasid, 0x1000))
     return None
 
@@ -173,9 +205,10 @@ def _unbound_pasid(machine: Machine, device: str) -> int:
 
 
 def _enqcmd(machine: Machine) -> Stage | None:
+    dedicated = not FAMILIES[machine.iommu].architecture.enqueues
     for app, name in _unbound(machine):
         driver = app.kernel.accelerators.get(name)
-        if driver is not None and any(not queue.dedicated for queue in driver.queues.values()):
+        if driver is not None and any(queue.dedicated is dedicated for queue in driver.queues.values()):
             facts: dict[str, object] = {"process": app.name, "device": name}
             return Stage(facts, partial(app.copy, device_of(machine, app, name), 0x1000, 0x2000, 8))
     return None

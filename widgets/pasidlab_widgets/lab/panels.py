@@ -20,8 +20,7 @@ from pasidlab_widgets.lab import actions, choices
 from pasidlab_widgets.lab.controls import Button, Menu, number, text
 from pasidlab_widgets.lab.hypervisor_words import NUMBERS, OWN_NUMBERS
 from pasidlab_widgets.lab.message import Message
-from pasidlab_widgets.lab.mistake_words import MISTAKES
-from pasidlab_widgets.lab.mistakes import attempt, description, stage_of
+from pasidlab_widgets.lab.mistakes import attempt, description, offered, stage_of
 from pasidlab_widgets.lab.words import APIS, GROUPS, IOMMUS, LABELS, POLICIES, WHY
 
 if TYPE_CHECKING:
@@ -140,7 +139,6 @@ class VmPanel(Panel):
         numbers = self._menu("numbers", changed)
         self._allowed = w.HTML()
         self.menus["numbers"].offer([(label, key) for key, (label, _) in NUMBERS.items()])
-        self.menus["queue"].offer([("shared", "shared"), ("dedicated", "dedicated")])
         self._show(
             (name, quota),
             numbers,
@@ -171,6 +169,9 @@ class VmPanel(Panel):
         """VMs, devices, what the chosen VM may have, and a free name for the next VM."""
         self.menus["vm"].offer(choices.vms(machine))
         self.menus["device"].offer(choices.devices(machine))
+        self.menus["queue"].offer(choices.modes(machine))
+        architecture = FAMILIES[machine.iommu].architecture
+        self.menus["queue"].explain("" if architecture.enqueues else architecture.why_no_enqueue)
         no_vm = "" if machine.vms else WHY["no-vm"]
         no_device = "" if len(machine.functions) else WHY["no-device"]
         no_adi = WHY["no-adi"].format(reason=machine.kernel.iommu.why_no_aux) if _whole(machine) else ""
@@ -183,7 +184,7 @@ class VmPanel(Panel):
         self.menus["numbers"].offer([(label, key) for key, (label, _) in _numbers(machine).items()])
         policy = self.menus["numbers"].value
         hint = NUMBERS[policy][1] if policy else choices.allowance(machine, chosen)
-        self._allowed.value = _hint(no_adi or hint)
+        self._allowed.value = _hint(hint, no_adi)
         _suggest(self.fields["vm-name"], "vm", machine.vmms.keys(), 1)
 
 
@@ -244,10 +245,15 @@ class MistakePanel(Panel):
         super().__init__("mistake", act)
         menu = self._menu("mistake", changed)
         self._words = w.HTML()
-        self.menus["mistake"].offer([(title, key) for key, (title, *_) in MISTAKES.items()])
         self._show(
             menu, self._words, self._button("mistake", lambda m: attempt(m, self.menus["mistake"].value), "warning")
         )
+
+    def start(self, machine: Machine) -> None:
+        """The mistakes of this machine. The first one is chosen: of another machine's, nobody may be able to make it."""
+        options = offered(machine)
+        self.menus["mistake"].offer(options)
+        self.menus["mistake"].show(options[0][1])
 
     def refresh(self, machine: Machine) -> None:
         """What the chosen mistake is, or what it needs."""
@@ -267,10 +273,11 @@ def _numbers(machine: Machine) -> Mapping[str, tuple[str, str]]:
     return OWN_NUMBERS if _whole(machine) else NUMBERS
 
 
-def _hint(words: str) -> str:
-    """A hint; of a long one, which is cut, the whole appears under the pointer."""
-    more = f' title="{escape(words)}"' if len(words) > _CUT else ""
-    return f'<div class="pl-hint"{more}>{escape(words)}</div>'
+def _hint(words: str, more: str = "") -> str:
+    """A hint. Under the pointer appears what there is ``more`` to say, and the whole of a long one, which is cut."""
+    told = more or (words if len(words) > _CUT else "")
+    title = f' title="{escape(told)}"' if told else ""
+    return f'<div class="pl-hint"{title}>{escape(words)}</div>'
 
 
 def _not_to_free(machine: Machine, process: str) -> str:

@@ -28,7 +28,7 @@ class StructureView:
     """Bits and fields of one structure. ``followed`` is called with the key of a field that was picked."""
 
     def __init__(self, height: str, title: str, empty: str, followed: Callable[[str], None] | None = None) -> None:
-        self._empty = Table("structure", title, (Column("field", "field"),), (), empty)
+        self._empty = _nothing(title, empty)
         self._followed = followed
         self.shown: Bits | None = None
         self.picture = PictureView(empty=empty)
@@ -42,6 +42,11 @@ class StructureView:
         """Give errors of both views to ``callback``."""
         for view in (self.picture, self.fields):
             view.on_trouble(callback)
+
+    def wait(self, title: str, empty: str) -> None:
+        """Say something else from now on while there is nothing to show."""
+        self._empty = _nothing(title, empty)
+        self.picture.publish(empty=empty)
 
     def show(self, bits: Bits | None) -> None:
         """Show a structure, or none. What is different from the same structure before is marked."""
@@ -68,6 +73,10 @@ class StructureView:
 
     def _mark(self, key: str) -> None:
         self.picture.selected = self.fields.selected = key
+
+
+def _nothing(title: str, empty: str) -> Table:
+    return Table("structure", title, (Column("field", "field"),), (), empty)
 
 
 def _fields(bits: Bits) -> Table:

@@ -220,7 +220,7 @@ ADMINISTRATORS: Final = {
 }
 
 EMPTY: Final = {
-    "entry": "Click an entry of the PASID table to see its 512 bits, field by field.",
+    "entry": "Click an entry of a device's {table} to see its bits, field by field.",
     "walk": "Choose a request above and press Probe.",
     "walk-title": "The way of a request",
     "stop": "No structure has been read yet.",
@@ -230,7 +230,7 @@ EMPTY: Final = {
     "flow": "Nothing has happened yet.",
     "lines": "No line has run yet.",
     "no-table": "Plug in an accelerator to see its PASID table.",
-    "entry-title": "PASID entry",
+    "entry-title": "{entry}",
     "lines-title": "Every call, newest first",
     "choose": "none yet",
     "no-ioasid": "No IOASID is allocated yet: assign an ADI, or bind a process.",
@@ -321,7 +321,7 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     "unbind-guest": ("", "Its PASID {pasid} is back in the pool; KVM's entry and the host's PASID entry are gone."),
     "unbind-whole": (
         "",
-        "The entry of PASID {pasid} in the guest's own table is gone. The host was asked for nothing but invalidations.",
+        "The entry of PASID {pasid} in the guest's own table is gone. Of the host it took invalidations, no more.",
     ),
     "unbind-host": ("", "Its PASID {pasid} is back in the pool, and the PASID entry is gone."),
     "free-early": (
@@ -360,8 +360,9 @@ MESSAGES: Final[dict[str, tuple[str, str]]] = {
     ),
     "check-broken": ("{count} invariant{s} broken", "{where}"),
     "refused": ("Refused: -{name}", "The answer: {reason}."),
-    "refused-before": ("", "Before that the host refused {name}: {reason}."),
-    "fault": ("DMA fault {code}: {label}", "{meaning}. The IOMMU recorded it, and the host logged it."),
+    "refused-before": ("", "Before that the host refused{name}: {reason}."),
+    "fault": ("DMA fault {code}: {label}", "{meaning}. The IOMMU recorded it."),
+    "fault-logged": ("", "The kernel of {where} logged it."),
     "no-fault": ("The request went through", "It was answered by address {address}."),
     "hold": ("Traps wait for you", "Let a guest bind or unbind: its call stops at each trap until you decide it."),
     "release": ("Traps are served as they come", "Whatever waited has not happened."),

@@ -121,9 +121,12 @@ class VtdDriver(IommuDriver):
             self.core.register_allocator(allocator)
 
     def free_by_command(self, pasid: int) -> bool:
-        """VCMD: free a PASID, and look at what the hypervisor answered."""
+        """VCMD: free a PASID, and look at what the hypervisor answered. ``-EOPNOTSUPP``: this unit is no emulated one."""
         if not self.caching_mode:
-            return super().free_by_command(pasid)
+            raise KernelError(
+                "EOPNOTSUPP",
+                f"{self.altitude} must get its PASIDs from a hypervisor to give one back (talk T11; docs/iommus.md)",
+            )
         self.core.allocators.active.free(pasid)
         response = (self.mmio.read(reg.BASE + INTERFACE.vcrsp),)
         return INTERFACE.response["SC"].get(response) == INTERFACE.success

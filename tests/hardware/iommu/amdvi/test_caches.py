@@ -309,8 +309,8 @@ def kept_of_a_guest(nested):
     nested.ask()
 
     def found():
-        lines = nested.unit.cache_lines(nested.unit.entries(RID), every=True)
-        return {("host table" in str(line), bool(line.said), line.orphan, line.guest) for line in lines if line.did >= 0}
+        lines = [line for line in nested.unit.cache_lines(nested.unit.entries(RID), every=True) if line.did >= 0]
+        return {("host table" in str(line), bool(line.said), line.orphan, line.guest) for line in lines}
 
     return found
 
