@@ -64,7 +64,10 @@ class VirtualMachine(Handle):
 
     @property
     def pasids(self) -> dict[int, int]:
-        """Guest PASID to host PASID, for every PASID that the VM has been given."""
+        """Guest PASID to host PASID, for every PASID that the VM has been given by the host.
+
+        None, where the guest owns its table: its numbers are its own (:mod:`pasidlab.kernel.iommu.contract`).
+        """
         return dict(self.vmm.viommu.pasids.items())
 
     @property

@@ -160,6 +160,13 @@ class _Column:
         """Whether the guest's whole table is bound."""
         return self.m.kernel.iommu.has_table(self.rid)
 
+    @property
+    def _in_force(self) -> bool:
+        """Whether the device's requests meet the host's own table: always, or as long as no VM has the device."""
+        given = any(self.rid in domain.rids for domain in self.m.kernel.iommu.domains.values())
+        known = self.m.kernel.iommu.entry_table(self.rid) is not None
+        return known and not (given and self.family.binds_tables)
+
     def _table_row(self) -> None:
         """The table of PASIDs: the guest's, and the host's."""
         term, guest = self.family.terms.table, self._guest()
@@ -170,11 +177,11 @@ class _Column:
             who = COMPARE["guest-table-live" if self._bound else "guest-table-idle"]
             self._box("guest-table", 1, (_pasids("guest", table.present()), term, who), self._own)
         own = [entry.pasid for entry in self.entries if entry.guest_address is None]
-        if self.family.binds_tables:
-            self._box("host-table", 1, (_pasids("host", own), term, COMPARE["host-table-none"]), _ABSENT)
-        else:
+        if self._in_force:
             look = (_TABLE, "live" if own else "idle", COMPARE["read"])
             self._box("host-table", 1, (_pasids("host", own), term, COMPARE["host-table"]), look)
+        else:
+            self._box("host-table", 1, (_pasids("host", own), term, COMPARE["host-table-none"]), _ABSENT)
 
     def _page_row(self) -> None:
         """Page tables of processes in the guest, and the second level of the host."""
@@ -212,7 +219,7 @@ class _Column:
         self._arrow("device", "host-entry", seen=True, flow=bool(self.entries))
         self._arrow("guest-entry", "host-entry", seen=self._bound, flow=False)
         self._arrow("guest-table", "host-table", seen=shadow, flow=False)
-        self._arrow("host-entry", "host-table", seen=shadow, flow=True)
+        self._arrow("host-entry", "host-table", seen=self._in_force, flow=shadow)
         self._arrow("host-entry", "guest-table", seen=self._bound, flow=bound)
         self._arrow("host-table", "guest-pages", seen=shadow, flow=True)
         self._arrow("guest-table", "guest-pages", seen=bound, flow=True)

@@ -7,6 +7,7 @@ light one.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from pasidlab.views import layout, style
@@ -25,6 +26,9 @@ __all__ = ["bundle", "page", "svg"]
 
 _EDGE = 18
 _TITLE = 34
+_ROOM = 840
+"""The width of a notebook's output in pixels, in a window of 1280 beside JupyterLab's file browser."""
+_SIZE = re.compile(r'width="([\d.]+)" height="[\d.]+"')
 
 
 def svg(figure: Figure, mode: Mode | None = None) -> str:
@@ -71,8 +75,20 @@ def _extent(figure: Figure, places: Geometry) -> tuple[float, float, float, floa
 
 
 def bundle(figure: Figure) -> dict[str, str]:
-    """What a notebook shows: the picture where it can be drawn, and always the text."""
-    shown = {"text/plain": text(figure)}
-    if layout.available() or topology(figure).fixed:
-        shown["image/svg+xml"] = svg(figure)
+    """What a notebook shows: the picture where it can be drawn, and always the text.
+
+    A figure of fixed places that is wider than an output beside the file browser takes the width of the page.
+    """
+    shown, fixed = {"text/plain": text(figure)}, topology(figure).fixed
+    if layout.available() or fixed:
+        drawn = svg(figure)
+        shown["image/svg+xml"] = _as_wide_as_the_page(drawn) if fixed else drawn
     return shown
+
+
+def _as_wide_as_the_page(drawn: str) -> str:
+    """A wide picture without a size of its own: JupyterLab shows it by an ``<img>``, which no style sheet narrows."""
+    size = _SIZE.search(drawn)
+    if size is None or float(size[1]) <= _ROOM:
+        return drawn
+    return drawn.replace(size[0], 'width="100%"', 1)

@@ -407,7 +407,8 @@ class TableCentre(DataCentre):
         for rid in vm.kernel.iommu.devices.keys():
             words = self.entry_layout.word_count
             at = vm.kernel.iommu.device_entry(rid)
-            self.entries_at_boot.setdefault((vm.name, rid), vm.kernel.platform.memory.load_words(at, words))
+            if at is not None:  # a guest may have lost the way to its own entry
+                self.entries_at_boot.setdefault((vm.name, rid), vm.kernel.platform.memory.load_words(at, words))
 
     def equip(self, vm):
         """One more device for somebody; an interface is nothing that could be had."""

@@ -174,7 +174,7 @@ class Lab(w.VBox):
             stack.open(name)
 
     def pick_entry(self, pasid: int) -> None:
-        """Show the 512 bits of an entry of the PASID table, as a click on it does."""
+        """Show the bits of an entry of a device's table of PASIDs, as a click on it does."""
         self._table.pick(f"entry:{pasid}")
 
     def probe(

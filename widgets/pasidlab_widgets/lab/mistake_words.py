@@ -70,7 +70,7 @@ MISTAKES: Final[dict[str, tuple[str, str, str, str]]] = {
         "DMA with an unbound PASID",
         "Let {device} send a read with PASID {pasid}, for which there is no {entry}.",
         "Needs an accelerator.",
-        "The walk ends at the {entry} of this PASID: there is no valid one.",
+        "The walk looks for the {entry} of this PASID, and there is no valid one.",
     ),
     "enqcmd": (
         "ENQCMD without a valid IA32_PASID",
@@ -135,7 +135,7 @@ NO_ENQUEUE: Final[dict[str, tuple[str, str, str, str]]] = {
 """Where work is submitted by a plain store, and the queue has the PASID."""
 
 NEVER: Final[dict[str, str]] = {
-    "quota-vm": "No quota of a VM can be used up here: {reason}.",
-    "foreign": "No VM here has a PASID of the host that another one could bind: {reason}.",
+    "quota-vm": "No PASID of a guest counts towards a quota here, since {reason}.",
+    "foreign": "No guest here has a PASID of the host that another VM could bind, since {reason}.",
 }
 """Mistakes that nobody can make where a guest owns its table, with the reason of the model."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pasidlab.handles import App, AssignedDevice
     from pasidlab.machine import Machine
 
-__all__ = ["HOSTILE_NAME", "STAGES", "Stage", "attempt", "description", "offered", "stage_of", "words_of"]
+__all__ = ["HOSTILE_NAME", "STAGES", "Stage", "attempt", "description", "never", "offered", "stage_of", "words_of"]
 
 HOSTILE_NAME: Final = '"><script>alert("vm1")</script>'
 _UNMAPPED: Final = 0xDEAD_0000
@@ -45,7 +45,7 @@ def stage_of(machine: Machine, mistake: str) -> Stage | None:
     >>> stage_of(Machine(), "foreign") is None, stage_of(Machine(), "name-empty") is None
     (True, False)
     """
-    return None if _never(machine, mistake) else STAGES[mistake](machine)
+    return None if never(machine, mistake) else STAGES[mistake](machine)
 
 
 def offered(machine: Machine) -> list[tuple[str, str]]:
@@ -55,7 +55,7 @@ def offered(machine: Machine) -> list[tuple[str, str]]:
     >>> [offered(Machine(iommu=iommu))[0][1] for iommu in ("vtd", "smmuv3", "amdvi")]
     ['quota-vm', 'quota-system', 'quota-system']
     """
-    keys = sorted(MISTAKES, key=lambda mistake: _never(machine, mistake) != "")
+    keys = sorted(MISTAKES, key=lambda mistake: never(machine, mistake) != "")
     return [(words_of(machine, mistake).title, mistake) for mistake in keys]
 
 
@@ -64,17 +64,22 @@ def words_of(machine: Machine, mistake: str) -> MistakeWords:
 
     >>> from pasidlab import Machine
     >>> words_of(Machine(iommu="amdvi"), "dma").lesson
-    'The walk ends at the GCR3 entry of this PASID: there is no valid one.'
+    'The walk looks for the GCR3 entry of this PASID, and there is no valid one.'
     """
     family = FAMILIES[machine.iommu]
     special = (OWN_TABLES if family.binds_tables else {}) | ({} if family.architecture.enqueues else NO_ENQUEUE)
     title, tried, needs, lesson = special.get(mistake, MISTAKES[mistake])
     terms = {"table": family.terms.table, "entry": family.terms.entry, "store": family.architecture.store}
-    return MistakeWords(title, tried, _never(machine, mistake) or needs, lesson.format(**terms))
+    return MistakeWords(title, tried, never(machine, mistake) or needs, lesson.format(**terms))
 
 
-def _never(machine: Machine, mistake: str) -> str:
-    """Why nobody can make this mistake on this machine; empty if somebody can."""
+def never(machine: Machine, mistake: str) -> str:
+    """Why nobody can make this mistake on this machine, whatever is set up; empty if somebody can.
+
+    >>> from pasidlab import Machine
+    >>> never(Machine(), "foreign"), never(Machine(iommu="smmuv3"), "foreign").partition(",")[0]
+    ('', 'No guest here has a PASID of the host that another VM could bind')
+    """
     own = NEVER.get(mistake, "") if FAMILIES[machine.iommu].binds_tables else ""
     return own.format(reason=machine.kernel.iommu.why_whole_tables)
 

@@ -20,7 +20,7 @@ from pasidlab_widgets.lab import actions, choices
 from pasidlab_widgets.lab.controls import Button, Menu, number, text
 from pasidlab_widgets.lab.hypervisor_words import NUMBERS, OWN_NUMBERS
 from pasidlab_widgets.lab.message import Message
-from pasidlab_widgets.lab.mistakes import attempt, description, offered, stage_of
+from pasidlab_widgets.lab.mistakes import attempt, description, never, offered, stage_of
 from pasidlab_widgets.lab.words import APIS, GROUPS, IOMMUS, LABELS, POLICIES, WHY
 
 if TYPE_CHECKING:
@@ -250,10 +250,11 @@ class MistakePanel(Panel):
         )
 
     def start(self, machine: Machine) -> None:
-        """The mistakes of this machine. The first one is chosen: of another machine's, nobody may be able to make it."""
-        options = offered(machine)
-        self.menus["mistake"].offer(options)
-        self.menus["mistake"].show(options[0][1])
+        """The mistakes of this machine. One that nobody can make on it does not stay chosen."""
+        menu, options = self.menus["mistake"], offered(machine)
+        menu.offer(options)
+        if never(machine, menu.value):
+            menu.show(options[0][1])
 
     def refresh(self, machine: Machine) -> None:
         """What the chosen mistake is, or what it needs."""

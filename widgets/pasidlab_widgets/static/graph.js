@@ -118,7 +118,7 @@ class Stage {
     this.width = drawing.width;
     this.full = drawing.height;
     this.svg.style.width = `${drawing.width}px`;
-    this.svg.style.minWidth = `${Math.round(drawing.width * 0.72)}px`;
+    this.svg.style.minWidth = `${Math.round(drawing.width * 0.7)}px`;
     this.run(moving);
   }
 

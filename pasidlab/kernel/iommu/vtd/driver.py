@@ -121,7 +121,7 @@ class VtdDriver(IommuDriver):
             self.core.register_allocator(allocator)
 
     def free_by_command(self, pasid: int) -> bool:
-        """VCMD: free a PASID, and look at what the hypervisor answered. ``-EOPNOTSUPP``: this unit is no emulated one."""
+        """VCMD: free a PASID, and look at what the hypervisor answered. ``-EOPNOTSUPP``: this is no emulated unit."""
         if not self.caching_mode:
             raise KernelError(
                 "EOPNOTSUPP",
