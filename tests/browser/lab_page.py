@@ -19,6 +19,10 @@ _CUT = """(boxes) => [...document.querySelectorAll(boxes)].filter((g) => {
   });
 }).map((g) => g.textContent)"""
 
+_TOO_WIDE = """() => [...document.querySelectorAll('.pl-graph .pl-scroll')].filter(
+  (e) => e.clientWidth && e.scrollWidth > e.clientWidth
+).map((e) => e.querySelector('svg').getAttribute('aria-label'))"""
+
 
 class LabPage:
     """The lab on the page, by what a person sees of it."""
@@ -71,6 +75,11 @@ class LabPage:
         """The boxes of a pane's graph whose words do not fit into them."""
         words: list[str] = self.page.evaluate(_CUT, f"{pane} .pl-graph g.node:not(.s-absent)")
         return words
+
+    def too_wide(self) -> list[str]:
+        """The graphs that can be seen of which a part is cut at the right."""
+        names: list[str] = self.page.evaluate(_TOO_WIDE)
+        return names
 
     def says(self, text: str) -> None:
         """The message says this."""

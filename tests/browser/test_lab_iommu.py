@@ -35,6 +35,8 @@ def test_a_guest_owns_its_table(lab: LabPage, notebook: Notebook, label: str, io
     lab.root.locator(".pl-do-new-machine").click()
     lab.says(f'm = Machine(iommu="{iommu}")')
     lab.press("create-vm")
+    assert lab.root.locator(".pl-pick-queue option").all_inner_texts() == ["dedicated"]
+    assert "no ENQCMD" in (lab.root.locator(".pl-pick-queue").get_attribute("title") or "")
     assert "EOPNOTSUPP" in (lab.root.locator(".pl-do-assign-adi").get_attribute("title") or "")
     lab.press("assign-pf")
     lab.says("The guest owns its table of PASIDs")
@@ -50,6 +52,11 @@ def test_a_guest_owns_its_table(lab: LabPage, notebook: Notebook, label: str, io
         notebook.set_theme(mode)
         for width in (1280, 1920):
             notebook.screenshot(f"lab-{iommu}-whole-{mode}", width, of=".pl-lab")
+            assert lab.too_wide() == []
+    lab.tab("Machine map")
+    expect(lab.node("vm:0:device:0")).to_contain_text("DEVICE")
+    notebook.screenshot(f"lab-{iommu}-map", 1280, of=".pl-lab")
+    assert lab.too_wide() == []
     lab.page.set_viewport_size({"width": 1600, "height": 1000})
     lab.tab("PASID table")
     expect(lab.node("entry:1")).to_contain_text("app of vm1")

@@ -136,3 +136,12 @@ def test_the_figure_has_a_still_picture_and_a_text_twin(found: Comparison) -> No
     assert svg(figure).startswith("<svg")
     for family in FAMILIES.values():
         assert family.title.partition(", ")[0] in text(figure)
+
+
+def test_in_a_notebook_the_wide_figure_shrinks_with_the_page(found: Comparison) -> None:
+    """It has no size of its own there, only its proportions; one machine fits and keeps its size, like the file."""
+    figure, alone = after(found, "second"), compare_machines(("vtd",))
+    shown = figure._repr_mimebundle_()["image/svg+xml"]
+    assert 'class="pasidlab" width="100%" viewBox="0 0 ' in shown
+    assert 'width="100%"' not in svg(figure)
+    assert 'width="100%"' not in after(alone, "second")._repr_mimebundle_()["image/svg+xml"]

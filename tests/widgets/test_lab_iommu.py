@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import pytest
 
 from pasidlab.hardware.iommu.families import FAMILIES
 from pasidlab.views.mapping import guest_to_host
 from pasidlab_widgets import Lab
+from pasidlab_widgets.lab.hypervisor_words import OWN_IOASIDS, OWN_QUOTA
 from pasidlab_widgets.lab.words import IOMMUS, PANES
 
 BINDING = [family.name for family in FAMILIES.values() if family.binds_tables]
@@ -65,6 +68,30 @@ def test_what_such_a_machine_has_not_rests_with_the_reason_of_the_model(lab: Lab
     assert driver.why_no_aux in resting["assign-adi"]
     assert driver.why_whole_tables in resting["free-early"]
     assert lab._panels[1].menus["numbers"].labels == ["the guest's own"]
+
+
+@pytest.mark.parametrize("iommu", FAMILIES)
+def test_a_shared_queue_is_offered_where_the_processor_can_enqueue(lab: Lab, iommu: str) -> None:
+    """Elsewhere the menu says why not, in the words of the model; on the way back nothing of that is left."""
+    architecture, menu = FAMILIES[iommu].architecture, lab._menus["queue"]
+    for name in (iommu, "vtd"):
+        lab.set(iommu=name)
+        lab.press("new-machine")
+        enqueues = FAMILIES[name].architecture.enqueues
+        assert menu.labels == (["shared", "dedicated"] if enqueues else ["dedicated"])
+        assert lab._surface.resting.get(architecture.why_no_enqueue) == (None if enqueues else ["pick-queue"])
+
+
+@pytest.mark.parametrize("iommu", FAMILIES)
+def test_where_guests_own_their_tables_no_quota_is_counted_and_no_ioasid_is_missed(lab: Lab, iommu: str) -> None:
+    """A short sentence in place of the quota, the model's reason under the pointer, a sentence above the IOASIDs."""
+    bound(lab, iommu)
+    lab.show_picture("ioasids")
+    driver, allowed = lab.machine.kernel.iommu, lab._panels[1]._allowed.value
+    owned = iommu in BINDING
+    assert (f">{escape(OWN_QUOTA)}<" in allowed) is owned
+    assert (f'title="-EOPNOTSUPP: {escape(driver.why_no_aux)}' in allowed) is owned
+    assert lab._ioasids.said == (OWN_IOASIDS if owned else "")
 
 
 @pytest.mark.parametrize("iommu", BINDING)

@@ -181,7 +181,8 @@ def test_bit_by_bit_waits_in_the_words_of_the_machine(iommu: str) -> None:
     lab = Lab(Machine(iommu=iommu))
     lab.show_picture("entry")
     terms = terms_of(lab.machine.unit)
-    shown = lab._entry._structure
+    picture, table = lab._entry._structure.picture, lab._entry._structure.fields.table
+    assert table is not None
     hint = f"Click an entry of a device's {terms.table} to see its bits, field by field."
-    assert (shown.picture.state["empty"], shown.fields.table.empty) == (hint, hint)
-    assert shown.fields.table.title == terms.entry[:1].upper() + terms.entry[1:]
+    assert (picture.state["empty"], table.empty) == (hint, hint)
+    assert table.title == terms.entry[:1].upper() + terms.entry[1:]

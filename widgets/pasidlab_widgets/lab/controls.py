@@ -47,7 +47,8 @@ class Button:
 
 
 class Menu:
-    """A menu whose options are (label, key); ``value`` is a key, empty while there is nothing to choose.
+    """A menu whose options are (label, key); ``value`` is a key, empty while there is nothing to choose. ``why_not``
+    says why something is not offered (its tooltip, brought by the surface); empty if nothing is missing.
 
     >>> menu = Menu("vm"); menu.offer([("vm1", "vm1"), ("vm2", "vm2")]); menu.value = "vm2"
     >>> menu.offer([("vm2", "vm2")]); menu.value
@@ -56,6 +57,7 @@ class Menu:
 
     def __init__(self, name: str, callback: Callable[[], object] | None = None) -> None:
         self.name = name
+        self.why_not = ""
         self._offering = False
         self.widget = w.Dropdown(options=[(EMPTY["choose"], "")], description=FIELDS[name], layout=w.Layout(**_FULL))
         self.widget.add_class(f"pl-pick-{name}")
@@ -85,8 +87,8 @@ class Menu:
         return [label for label, _ in self.widget.options]
 
     def explain(self, words: str = "") -> None:
-        """Say in the tooltip why something is not offered."""
-        self.widget.tooltip = words or None
+        """Say why something is not offered."""
+        self.why_not = words
 
     def offer(self, options: Sequence[tuple[str, str]]) -> None:
         """Offer other options; the choice stays if it is among them, else the first is chosen."""

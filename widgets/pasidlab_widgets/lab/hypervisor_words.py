@@ -47,7 +47,7 @@ HYPERVISOR: Final = {
     "at": "{trap}",
     "at-more": "The pictures stand here. What can be altered: {number}. If you refuse, {vm} is told: {refusal}.",
     "does-virtual command": "A guest has no PASIDs to give: it asks its hypervisor, by a register.",
-    "does-invalidation": "A flush tells the hypervisor that a guest's entry changed: it binds or unbinds (VT-d), or hands the flush on.",
+    "does-invalidation": "A flush tells of a changed entry: the hypervisor binds, unbinds, or hands the flush on.",
     "does-page response": "The guest's answer to a page request of a device; the device waits for it.",
     "does-device register": "An ADI's register with a PASID: the guest's number is stored, and replaced later.",
     "does-device command": "A command to an ADI. A PASID that it names is converted to the host's; ENABLE_WQ "

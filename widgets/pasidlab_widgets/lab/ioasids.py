@@ -49,14 +49,15 @@ def ioasid_of(key: str) -> int | None:
 
 
 class IoasidsPane:
-    """Five pictures of which one can be seen. ``inner`` is their stack; above it is said when guests have none."""
+    """Five pictures of which one can be seen. ``inner`` is their stack; above it is ``said`` why guests have none."""
 
     name = "ioasids"
 
     def __init__(self, panes: list[Pane], guard: Guard) -> None:
         self.inner = Stack(panes, guard)
         self.inner.widget.add_class("pl-inner")
-        self._own = w.HTML(f'<div class="pl-hint">{escape(OWN_IOASIDS)}</div>', layout=w.Layout(display="none"))
+        self.said = ""
+        self._own = w.HTML(layout=w.Layout(display="none"))
         self.widget: w.Widget = w.VBox([self._own, self.inner.widget])
 
     @property
@@ -71,7 +72,9 @@ class IoasidsPane:
 
     def draw(self, machine: Machine) -> None:
         """Show the present step in the picture that can be seen."""
-        self._own.layout.display = "" if FAMILIES[machine.iommu].binds_tables else "none"
+        self.said = OWN_IOASIDS if FAMILIES[machine.iommu].binds_tables else ""
+        self._own.value = f'<div class="pl-hint">{escape(self.said)}</div>' if self.said else ""
+        self._own.layout.display = None if self.said else "none"
         self.inner.refresh(machine)
 
     def forget(self) -> None:

@@ -17,7 +17,7 @@ from pasidlab_widgets.errors import ErrorLog
 from pasidlab_widgets.lab.administrators import AdministratorsPane
 from pasidlab_widgets.lab.caches import CachesPane
 from pasidlab_widgets.lab.compare import ComparePane
-from pasidlab_widgets.lab.controls import Button
+from pasidlab_widgets.lab.controls import Button, Menu
 from pasidlab_widgets.lab.entries import EntryPane, TablePane
 from pasidlab_widgets.lab.explain import refused, refused_before
 from pasidlab_widgets.lab.hypervisor import HypervisorPane
@@ -83,7 +83,8 @@ class Lab(w.VBox):
         self._keepers = KeepersPane(_INNER, self._errors.guard, self.pick_ioasid)
         self._life, mapping, self._holders = life_pane(_INNER), mapping_pane(_ABOVE), HoldersPane(_BELOW)
         space, allowed = SpacePane(self._surface, self.pick_ioasid), AdministratorsPane(_INNER)
-        ioasids = IoasidsPane([self._life, self._keepers, chains_pane(_INNER), space, allowed], self._errors.guard)
+        inner = [self._life, self._keepers, chains_pane(_INNER), space, allowed]
+        self._ioasids = IoasidsPane(inner, self._errors.guard)
         for shown in (self._life.view, mapping.view, self._holders.view):
             shown.on_pick(self._pick_if_ioasid)
         self._stacks = (
@@ -92,7 +93,7 @@ class Lab(w.VBox):
                     map_pane(_ABOVE),
                     mapping,
                     self._table,
-                    ioasids,
+                    self._ioasids,
                     self._probe,
                     self._wire,
                     self._queue,
@@ -258,7 +259,6 @@ class Lab(w.VBox):
 
     def state(self) -> dict[str, object]:
         """What the lab shows, as plain data."""
-        menus = {name: menu for panel in self._controls for name, menu in panel.menus.items()}
         time = self.machine.timeline
         return {
             "step": time.now,
@@ -270,8 +270,8 @@ class Lab(w.VBox):
                 "sentences": list(self.message.sentences),
                 "lines": list(self.message.lines),
             },
-            "menus": {name: menu.labels for name, menu in menus.items()},
-            "chosen": {name: menu.value for name, menu in menus.items()},
+            "menus": {name: menu.labels for name, menu in self._menus.items()},
+            "chosen": {name: menu.value for name, menu in self._menus.items()},
             "resting": {name: button.why_not for name, button in self._buttons.items() if button.why_not},
             "labels": {name: button.label or button.widget.description for name, button in self._buttons.items()},
             "shown": [stack.shown.name for stack in self._stacks],
@@ -304,7 +304,7 @@ class Lab(w.VBox):
             return
         self._travel.stop()
         self._renewing.ask()
-        self._surface.tell(self._buttons)
+        self._surface.tell(self._buttons, self._menus)
         self._box.show(say("really", "info", count=calls, s="" if calls == 1 else "s"))
 
     def _refresh(self) -> None:
@@ -318,11 +318,15 @@ class Lab(w.VBox):
             panel.refresh(self.machine)
         self._queue.refresh(self.machine)
         self._hypervisor.refresh(self.machine)
-        self._surface.tell(self._buttons)
+        self._surface.tell(self._buttons, self._menus)
 
     @property
     def _buttons(self) -> dict[str, Button]:
         return {name: button for panel in self._controls for name, button in panel.buttons.items()}
+
+    @property
+    def _menus(self) -> dict[str, Menu]:
+        return {name: menu for panel in self._controls for name, menu in panel.menus.items()}
 
     @property
     def _controls(self) -> tuple[Panel | ProbePane | MemoryPane | WirePane | QueuePane | HypervisorPane, ...]:

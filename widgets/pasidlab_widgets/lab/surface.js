@@ -14,6 +14,10 @@ render({ model, el }) {
         button.disabled = resting.has(name);
         button.title = resting.get(name) ?? button.dataset.hint;
       }
+      for (const menu of root.querySelectorAll('[class*="pl-pick-"]')) {
+        const name = [...menu.classList].find((c) => c.startsWith("pl-pick-")).slice(3), why = resting.get(name) ?? "";
+        if (menu.title !== why) menu.title = why;
+      }
     };
     const tend = (root) => {
       root.querySelectorAll("button, input, select, textarea, [tabindex]").forEach((e) => e.setAttribute("data-lm-suppress-shortcuts", "true"));

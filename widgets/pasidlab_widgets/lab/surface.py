@@ -13,7 +13,7 @@ from pathlib import Path
 
 import traitlets as t
 
-from pasidlab_widgets.lab.controls import Button
+from pasidlab_widgets.lab.controls import Button, Menu
 from pasidlab_widgets.theme_probe import ThemeProbe
 from pasidlab_widgets.view import page_style
 
@@ -24,7 +24,8 @@ _HERE = Path(__file__).parent
 
 class Surface(ThemeProbe):
     """A theme probe with the lab's style sheet. ``resting`` holds for each reason the names of the buttons that rest
-    for it, ``labels`` what stands on buttons instead of their usual word, by name, and whether it is loud.
+    for it (of menus, as ``pick-NAME``, those that lack a choice for it), ``labels`` what stands on buttons instead of
+    their usual word, by name, and whether it is loud.
 
     >>> Surface().dark
     False
@@ -39,12 +40,15 @@ class Surface(ThemeProbe):
     resting = t.Dict().tag(sync=True)
     labels = t.Dict().tag(sync=True)
 
-    def tell(self, buttons: Mapping[str, Button]) -> None:
-        """Say to the page how the buttons are now, in at most one message."""
+    def tell(self, buttons: Mapping[str, Button], menus: Mapping[str, Menu]) -> None:
+        """Say to the page how the buttons and menus are now, in at most one message."""
         resting: dict[str, list[str]] = {}
         for name, button in buttons.items():
             if button.why_not:
                 resting.setdefault(button.why_not, []).append(name)
+        for name, menu in menus.items():
+            if menu.why_not:
+                resting.setdefault(menu.why_not, []).append(f"pick-{name}")
         with self.hold_sync():
             self.resting = resting
             self.labels = {name: [button.label, button.loud] for name, button in buttons.items() if button.label}
