@@ -10,6 +10,7 @@ from pasidlab.hardware.iommu.families import FAMILIES
 from pasidlab.views.mapping import guest_to_host
 from pasidlab_widgets import Lab
 from pasidlab_widgets.lab.hypervisor_words import OWN_IOASIDS, OWN_QUOTA
+from pasidlab_widgets.lab.panels import VmPanel
 from pasidlab_widgets.lab.words import IOMMUS, PANES
 
 BINDING = [family.name for family in FAMILIES.values() if family.binds_tables]
@@ -87,7 +88,9 @@ def test_where_guests_own_their_tables_no_quota_is_counted_and_no_ioasid_is_miss
     """A short sentence in place of the quota, the model's reason under the pointer, a sentence above the IOASIDs."""
     bound(lab, iommu)
     lab.show_picture("ioasids")
-    driver, allowed = lab.machine.kernel.iommu, lab._panels[1]._allowed.value
+    panel = lab._panels[1]
+    assert isinstance(panel, VmPanel)
+    driver, allowed = lab.machine.kernel.iommu, panel._allowed.value
     owned = iommu in BINDING
     assert (f">{escape(OWN_QUOTA)}<" in allowed) is owned
     assert (f'title="-EOPNOTSUPP: {escape(driver.why_no_aux)}' in allowed) is owned

@@ -27,7 +27,7 @@ from pasidlab_widgets.lab.message import Message, MessageBox, say
 from pasidlab_widgets.lab.moment import moment
 from pasidlab_widgets.lab.occupancy import SpacePane
 from pasidlab_widgets.lab.panels import MachinePanel, MistakePanel, Panel, ProcessPanel, VmPanel
-from pasidlab_widgets.lab.pictures import FlowPane, HoldersPane, Stack, map_pane, mapping_pane
+from pasidlab_widgets.lab.pictures import FlowPane, HoldersPane, Pane, Stack, map_pane, mapping_pane
 from pasidlab_widgets.lab.probe import ProbePane
 from pasidlab_widgets.lab.script import LinesPane
 from pasidlab_widgets.lab.start import calls_since, ready_machine
@@ -83,7 +83,7 @@ class Lab(w.VBox):
         self._keepers = KeepersPane(_INNER, self._errors.guard, self.pick_ioasid)
         self._life, mapping, self._holders = life_pane(_INNER), mapping_pane(_ABOVE), HoldersPane(_BELOW)
         space, allowed = SpacePane(self._surface, self.pick_ioasid), AdministratorsPane(_INNER)
-        inner = [self._life, self._keepers, chains_pane(_INNER), space, allowed]
+        inner: list[Pane] = [self._life, self._keepers, chains_pane(_INNER), space, allowed]
         self._ioasids = IoasidsPane(inner, self._errors.guard)
         for shown in (self._life.view, mapping.view, self._holders.view):
             shown.on_pick(self._pick_if_ioasid)
